@@ -1,0 +1,136 @@
+//! From a record to a plan on the disk that the unit's launcher will find.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aos_core::id::AgentId;
+use aos_core::path::AbsolutePath;
+use aos_sandbox::plan::{PlanInput, SandboxPlan, UnitLimits, derive};
+
+use super::{AgentTask, Context};
+use crate::db::Spec;
+use crate::failure::Failure;
+use crate::files::{self, FileError};
+use crate::packages::{Package, Packages};
+use crate::settings::Places;
+use crate::systemd::Systemd;
+
+/// The plan's mode: root reads it for the unit as a credential; nobody else but the supervisor needs it.
+const PLAN_MODE: u32 = 0o640;
+/// The folders of plans are the supervisor's.
+const FOLDER_MODE: u32 = 0o700;
+
+/// The folder of an agent's files below the state folder.
+pub(super) fn agent_folder(places: &Places, id: &AgentId) -> PathBuf {
+    places.state.join("agents").join(id.as_str())
+}
+
+/// The agent's plan file.
+pub(crate) fn plan_path(places: &Places, id: &AgentId) -> PathBuf {
+    agent_folder(places, id).join("plan.json")
+}
+
+/// Derives the plan of an agent that is made of `spec` and `package`: the package's declaration with the
+/// agent's own capabilities and limits in its place. Blocking: it looks at the package's root.
+pub fn derive_plan(
+    places: &Places,
+    id: &AgentId,
+    spec: &Spec,
+    package: &Package,
+) -> Result<SandboxPlan, Failure> {
+    let mut declared = package.config.clone();
+    declared.capabilities = spec.capabilities.clone();
+    declared.limits = spec.limits.clone();
+    let entries =
+        aos_sandbox::rootfs::scan(package.rootfs.as_path()).map_err(|error| Failure::failed(&error))?;
+    let workspace = workspace(places, id)?;
+    derive(&PlanInput {
+        agent: &declared,
+        id,
+        arguments: &spec.arguments,
+        rootfs: &package.rootfs,
+        entries: &entries,
+        workspace: &workspace,
+    })
+    .map_err(|error| Failure::refused(error.to_string()))
+}
+
+fn workspace(places: &Places, id: &AgentId) -> Result<AbsolutePath, Failure> {
+    let path = places.workspaces.join(id.as_str());
+    let text = path.to_str().ok_or_else(|| Failure::invalid("the folder of workspaces is not UTF-8"))?;
+    text.parse().map_err(Failure::invalid)
+}
+
+/// Puts the plan where the unit's `LoadCredential=` reads it.
+pub(super) fn write_plan(path: &Path, plan: &SandboxPlan) -> Result<(), FileError> {
+    let bytes = plan.to_json().map_err(|error| FileError::new("write", path, io::Error::other(error)))?;
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(folder)
+            .map_err(|error| FileError::new("make", folder, error))?;
+    }
+    files::write_atomic(path, &bytes, PLAN_MODE)
+}
+
+/// Derives the plan on a blocking thread.
+pub(super) async fn plan_of<S, P: Packages>(
+    context: &Arc<Context<S, P>>,
+    id: &AgentId,
+    spec: &Spec,
+) -> Result<SandboxPlan, Failure> {
+    let package = context.packages.get(&spec.reference, &spec.digest).await?;
+    let (settings, id, spec) = (Arc::clone(&context.settings), id.clone(), spec.clone());
+    tokio::task::spawn_blocking(move || derive_plan(&settings.places, &id, &spec, &package))
+        .await
+        .unwrap_or_else(|error| Err(Failure::failed(&error)))
+}
+
+impl<S: Systemd, P: Packages> AgentTask<S, P> {
+    /// Everything before the start job: plan, limits, a clean unit. Returns the queued job.
+    pub(super) async fn launch(&self, spec: &Spec) -> Result<crate::systemd::Job, Failure> {
+        let (id, systemd) = (&self.id, &self.context.systemd);
+        let plan = plan_of(&self.context, id, spec).await?;
+        let limits = plan.unit;
+        let path = plan_path(&self.context.settings.places, id);
+        files::blocking("write the plan", move || write_plan(&path, &plan)).await.map_err(file_failure)?;
+        let failed = |error: crate::systemd::SystemdError| Failure::failed(&error);
+        systemd.reset_failed(id).await.map_err(failed)?;
+        systemd.limit(id, &limits).await.map_err(failed)?;
+        systemd.start(id).await.map_err(failed)
+    }
+}
+
+impl<S: Systemd, P: Packages> AgentTask<S, P> {
+    /// Once after the supervisor started: limits that systemd does not have, which is so after a boot, are set, so
+    /// that a plain `systemctl start` of the unit has them in force. What systemd has is not touched, and each start
+    /// by the supervisor sets all of them anyway.
+    pub(super) async fn check_limits(&mut self) -> Result<(), Failure> {
+        // A start that is about to be made sets them.
+        let is_due = !self.limits_checked && !self.start_asked;
+        let Some(record) = self.record.as_ref().filter(|_| is_due) else { return Ok(()) };
+        // The same as the plan's: it is derived with the record's limits.
+        let limits = UnitLimits::of(&record.spec.limits);
+        if !self.seen.has(&limits) {
+            let _permit = self.context.limiting.acquire().await.map_err(|error| Failure::failed(&error))?;
+            tracing::info!(AOS_AGENT = %self.id, "setting its limits");
+            self.context.systemd.limit(&self.id, &limits).await.map_err(|error| Failure::failed(&error))?;
+        }
+        self.limits_checked = true;
+        Ok(())
+    }
+}
+
+/// The failure for a file error, which may be a full disk.
+pub(super) fn file_failure(error: FileError) -> Failure {
+    let failure = Failure::failed(&error);
+    if error.is_full() {
+        Failure::new(aos_client::ErrorKind::NoSpace, failure.message())
+            .with_hint("free some space and try again")
+    } else {
+        failure
+    }
+}

@@ -1,0 +1,197 @@
+//! Who may do what: polkit decides, root always may, and everybody is bounded.
+//!
+//! A caller is its unique name on the bus. polkit is asked with that name and the caller's own wish to be asked
+//! for a password. When polkit is away, or does not answer, the answer is no; root is recognised by the bus
+//! before that, so that a rescue system without polkit can be worked on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use zbus::Connection;
+use zbus::fdo::DBusProxy;
+use zbus::message::{Flags, Header};
+use zbus_polkit::policykit1::{AuthorityProxy, CheckAuthorizationFlags, Subject};
+
+use crate::failure::Failure;
+
+/// Longest wait for the bus or for polkit without a person.
+const DEADLINE: Duration = Duration::from_secs(25);
+/// Longest wait for a person at a password prompt.
+const PERSON_DEADLINE: Duration = Duration::from_secs(300);
+
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// See agents and packages.
+    Read,
+    /// Start, stop, enable, remove agents.
+    Manage,
+    /// Install and remove packages.
+    Install,
+}
+
+impl Right {
+    /// The polkit action.
+    #[must_use]
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::Read => aos_client::names::ACTION_READ,
+            Self::Manage => aos_client::names::ACTION_MANAGE,
+            Self::Install => aos_client::names::ACTION_INSTALL,
+        }
+    }
+}
+
+/// Bounds what is served at a time, and asks polkit.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    connection: Connection,
+    calls: Arc<PerUser>,
+    installs: Arc<PerUser>,
+}
+
+/// Permission to go on; held for the length of the call.
+#[derive(Debug)]
+pub struct Pass {
+    _call: Option<Counted>,
+    _install: Option<Counted>,
+}
+
+impl Gate {
+    /// A gate on `connection` for `max_calls` calls at a time of each user but root, and `max_installs` installs of
+    /// each user.
+    #[must_use]
+    pub fn new(connection: &Connection, max_calls: usize, max_installs: usize) -> Self {
+        Self {
+            connection: connection.clone(),
+            calls: PerUser::new("calls", max_calls),
+            installs: PerUser::new("installs", max_installs),
+        }
+    }
+
+    /// Lets the caller of `header` do this, or says why not. Root is not bounded in calls: it must get through when
+    /// others crowd.
+    pub async fn admit(&self, header: &Header<'_>, right: Right) -> Result<Pass, Failure> {
+        let uid = self.uid(header).await?;
+        let call = if uid == 0 { None } else { Some(self.calls.count(uid)?) };
+        let install = if right == Right::Install { Some(self.installs.count(uid)?) } else { None };
+        if uid != 0 {
+            self.ask_polkit(header, right).await?;
+        }
+        Ok(Pass { _call: call, _install: install })
+    }
+
+    async fn uid(&self, header: &Header<'_>) -> Result<u32, Failure> {
+        let sender = header.sender().ok_or_else(no_sender)?.to_owned();
+        let ask =
+            async { DBusProxy::new(&self.connection).await?.get_connection_unix_user(sender.into()).await };
+        match tokio::time::timeout(DEADLINE, ask).await {
+            Ok(Ok(uid)) => Ok(uid),
+            Ok(Err(error)) => Err(Failure::refused(format!("the bus does not know the caller: {error}"))),
+            Err(_) => Err(Failure::refused("the bus did not say who the caller is")),
+        }
+    }
+
+    async fn ask_polkit(&self, header: &Header<'_>, right: Right) -> Result<(), Failure> {
+        let may_ask = header.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
+        let (flags, deadline) = match may_ask {
+            true => (CheckAuthorizationFlags::ALLOW_USER_INTERACTION, PERSON_DEADLINE),
+            false => (CheckAuthorizationFlags::empty(), DEADLINE),
+        };
+        let action = right.action();
+        let subject = Subject::new_for_message_header(header).map_err(|_| no_sender())?;
+        let ask = async {
+            let authority = AuthorityProxy::builder(&self.connection)
+                .cache_properties(zbus::proxy::CacheProperties::No)
+                .build()
+                .await?;
+            authority.check_authorization(&subject, action, &HashMap::new(), flags, "").await
+        };
+        match tokio::time::timeout(deadline, ask).await {
+            Ok(Ok(answer)) if answer.is_authorized => Ok(()),
+            Ok(Ok(answer)) if answer.is_challenge && !may_ask => Err(Failure::refused(format!(
+                "not authorised for {action}: an administrator's password is needed, and the call did not allow asking for it"
+            ))),
+            Ok(Ok(_)) => Err(Failure::refused(format!("not authorised for {action}"))),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, action, "polkit does not answer; refused");
+                Err(Failure::refused(format!(
+                    "not authorised for {action}: polkit cannot be asked; root may always"
+                )))
+            }
+            Err(_) => Err(Failure::refused(format!("not authorised for {action}: no answer in time"))),
+        }
+    }
+}
+
+fn no_sender() -> Failure {
+    Failure::refused("a call without a sender is not served")
+}
+
+/// How many of something each user has running.
+#[derive(Debug)]
+struct PerUser {
+    what: &'static str,
+    most: usize,
+    running: Mutex<HashMap<u32, usize>>,
+}
+
+/// One that is running; counts until it is dropped.
+#[derive(Debug)]
+struct Counted {
+    of: Arc<PerUser>,
+    uid: u32,
+}
+
+impl PerUser {
+    fn new(what: &'static str, most: usize) -> Arc<Self> {
+        Arc::new(Self { what, most, running: Mutex::default() })
+    }
+
+    fn count(self: &Arc<Self>, uid: u32) -> Result<Counted, Failure> {
+        let mut running = self.table();
+        let count = running.entry(uid).or_default();
+        if *count >= self.most {
+            let (what, most) = (self.what, self.most);
+            return Err(Failure::busy(format!("this user has {most} {what} running; wait for one to end")));
+        }
+        *count += 1;
+        drop(running);
+        Ok(Counted { of: Arc::clone(self), uid })
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+        // The critical sections cannot panic.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut running = self.of.table();
+        if let Some(count) = running.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.uid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_user_is_counted() {
+        let installs = PerUser::new("installs", 2);
+        let first = installs.count(1000).unwrap();
+        let _second = installs.count(1000).unwrap();
+        assert_eq!(installs.count(1000).unwrap_err().kind(), aos_client::ErrorKind::Busy);
+        drop(installs.count(1001).unwrap());
+        drop(first);
+        let _third = installs.count(1000).unwrap();
+        assert_eq!(installs.table().len(), 1);
+    }
+}

@@ -1,0 +1,38 @@
+//! The database's schema, as a list of migrations. A migration is never changed once released; a new one is
+//! added. A database of a newer version is refused.
+
+use rusqlite_migration::{M, Migrations};
+
+const MIGRATIONS: &[M<'static>] = &[M::up(
+    "CREATE TABLE agents (
+        id            TEXT    PRIMARY KEY,
+        reference     TEXT    NOT NULL,
+        digest        TEXT    NOT NULL,
+        lifecycle     TEXT    NOT NULL,
+        arguments     TEXT    NOT NULL,
+        capabilities  TEXT    NOT NULL,
+        limits        TEXT    NOT NULL,
+        target        TEXT    NOT NULL CHECK (target IN ('run', 'rest')),
+        failures      INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0),
+        retry_at_us   INTEGER,
+        error         TEXT,
+        removing      TEXT    CHECK (removing IN ('keep', 'delete')),
+        created_at_us INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE runs (
+        agent         TEXT    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+        invocation    TEXT    NOT NULL,
+        boot          TEXT    NOT NULL,
+        started_at_us INTEGER NOT NULL,
+        ended_at_us   INTEGER,
+        result        TEXT,
+        status        INTEGER,
+        PRIMARY KEY (agent, invocation)
+    ) STRICT;
+    CREATE INDEX runs_by_start ON runs (agent, started_at_us);",
+)];
+
+/// The migrations, in order.
+pub(super) const fn migrations() -> Migrations<'static> {
+    Migrations::from_slice(MIGRATIONS)
+}

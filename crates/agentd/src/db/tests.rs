@@ -1,0 +1,123 @@
+//! The database: round trips, migrations, the lock, damage.
+
+use super::*;
+use aos_core::state::ExitResult;
+
+pub(crate) fn record(id: &str) -> AgentRecord {
+    AgentRecord {
+        id: id.parse().unwrap(),
+        spec: Spec {
+            reference: "hello:1.0.0".parse().unwrap(),
+            digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+            lifecycle: aos_core::config::Lifecycle::Oneshot,
+            arguments: vec!["--x".into(), "a b\n".into()],
+            capabilities: aos_core::capability::CapabilitySet::parse(["file_read: /data/**"]).unwrap(),
+            limits: serde_json::from_str(r#"{"memory":"64M"}"#).unwrap(),
+        },
+        target: Target::Run,
+        failures: 0,
+        retry_at_us: None,
+        error: None,
+        removing: None,
+        created_at_us: 5,
+        run: None,
+    }
+}
+
+fn run(number: u8) -> Run {
+    Run {
+        invocation: InvocationId::from_bytes(&[number; 16]).unwrap(),
+        boot: "b".into(),
+        started_at_us: u64::from(number) * 100,
+        end: None,
+    }
+}
+
+#[test]
+fn migrations_are_valid() {
+    schema::migrations().validate().unwrap();
+}
+
+#[tokio::test]
+async fn records_round_trip_and_survive_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = record("web");
+    {
+        let db = Db::open(dir.path()).unwrap();
+        db.put(&agent).await.unwrap();
+        agent.run = Some(run(1));
+        agent.failures = 3;
+        agent.retry_at_us = Some(7);
+        agent.error = Some("e".into());
+        agent.removing = Some(Removal::KeepWorkspace);
+        db.put(&agent).await.unwrap();
+        agent.run =
+            Some(Run { end: Some(End { at_us: None, result: ExitResult::Signal, status: 9 }), ..run(2) });
+        db.put(&agent).await.unwrap();
+        db.put(&record("db")).await.unwrap();
+        db.delete(&"db".parse().unwrap()).await.unwrap();
+        db.ping().await.unwrap();
+    }
+    let db = reopen(dir.path()).await;
+    let agents: Vec<_> = db.agents().await.unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!(agents, [agent]);
+}
+
+/// Opens the database again; the thread of the dropped handle ends a moment after the drop.
+async fn reopen(folder: &Path) -> Db {
+    loop {
+        match Db::open(folder) {
+            Err(DbError::Locked(_)) => tokio::task::yield_now().await,
+            other => return other.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn old_runs_are_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    for number in 1..=30 {
+        db.put(&AgentRecord { run: Some(run(number)), ..record("web") }).await.unwrap();
+    }
+    let count = db.call(|c| Ok(c.query_row("SELECT count(*) FROM runs", [], |row| row.get::<_, i64>(0))?));
+    assert_eq!(count.await.unwrap(), 10);
+    let agents = db.agents().await.unwrap();
+    assert_eq!(agents[0].as_ref().unwrap().run, Some(run(30)));
+}
+
+#[tokio::test]
+async fn a_second_supervisor_is_refused_and_the_files_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    assert!(matches!(Db::open(dir.path()), Err(DbError::Locked(_))));
+    db.put(&record("web")).await.unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", entry.path().display());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_record_does_not_hide_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    db.put(&record("a")).await.unwrap();
+    db.put(&record("b")).await.unwrap();
+    db.call(|c| Ok(c.execute("UPDATE agents SET digest = 'x' WHERE id = 'a'", [])?)).await.unwrap();
+    let agents = db.agents().await.unwrap();
+    assert!(matches!(&agents[0], Err(DbError::Damaged { agent, .. }) if agent == "a"));
+    assert!(agents[1].is_ok());
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let connection = Connection::open(dir.path().join("state.sqlite")).unwrap();
+        connection.pragma_update(None, "user_version", 999).unwrap();
+    }
+    assert!(matches!(Db::open(dir.path()), Err(DbError::Migration(_))));
+}

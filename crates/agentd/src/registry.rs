@@ -1,0 +1,220 @@
+//! All agents: which tasks there are, how they come to be, and the rounds that keep them honest.
+//!
+//! The [`Registry`] is a table of handles behind a lock that is held for look-ups only. Tasks are spawned here,
+//! from the records at the start and for new agents later; a task that ended leaves a dead handle, which is
+//! replaced or skipped. [`Registry::rounds`] is the reconciler's heart: it pokes every agent now and then, so
+//! that a lost signal costs seconds and not for ever, checks that the database answers, and beats.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aos_client::ErrorKind;
+use aos_core::config::Lifecycle;
+use aos_core::id::{AgentId, Digest};
+use aos_core::state::ExitResult;
+use sd_notify::NotifyState;
+
+use crate::agent::{AgentHandle, AgentTask, Command, Context, db_failure};
+use crate::db::{AgentRecord, DbError, End, InvocationId, Spec, Target};
+use crate::enabled;
+use crate::failure::{Failure, chain};
+use crate::files;
+use crate::notify::{self, Heart};
+use crate::packages::Packages;
+use crate::systemd::Systemd;
+use crate::systemd::watch::Pokes;
+
+/// Between two rounds. Signals carry the news; this only bounds how long a lost one goes unnoticed.
+const ROUND: Duration = Duration::from_secs(15);
+
+/// The agents.
+#[derive(Debug)]
+pub struct Registry<S, P> {
+    context: Arc<Context<S, P>>,
+    agents: Mutex<BTreeMap<AgentId, AgentHandle>>,
+}
+
+impl<S: Systemd, P: Packages> Registry<S, P> {
+    /// No agents yet.
+    #[must_use]
+    pub fn new(context: Arc<Context<S, P>>) -> Arc<Self> {
+        Arc::new(Self { context, agents: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// What the tasks share.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context<S, P>> {
+        &self.context
+    }
+
+    /// Spawns a task for every record. A damaged record is logged and left on the disk; the rest goes on.
+    pub async fn load(&self) -> Result<(), DbError> {
+        let enabled = self.enabled().await;
+        for record in self.context.db.agents().await? {
+            match record {
+                Ok(mut record) => {
+                    let is_enabled = enabled.contains(&record.id);
+                    self.after_boot(&mut record, is_enabled);
+                    self.spawn(record.id.clone(), Some(record), None);
+                }
+                Err(error) => tracing::error!(%error, "an agent is left out"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every task has looked at its unit once, at most this long: who asks right after the start sees
+    /// all agents.
+    pub async fn first_looks(&self, most: Duration) {
+        let looks = async {
+            for handle in self.all() {
+                handle.looked().await;
+            }
+        };
+        if tokio::time::timeout(most, looks).await.is_err() {
+            tracing::warn!("not all agents could be looked at yet; going on");
+        }
+    }
+
+    /// The agents that start at boot, read on a blocking thread. Without them none is wanted after a boot; systemd
+    /// starts what is enabled all the same, and it is adopted.
+    async fn enabled(&self) -> BTreeSet<AgentId> {
+        let folder = self.context.settings.places.enabled.clone();
+        let read = files::blocking("list what starts at boot", move || enabled::all(&folder)).await;
+        read.unwrap_or_else(|error| {
+            tracing::error!("what starts at boot is not known: {}", chain(&error));
+            BTreeSet::new()
+        })
+    }
+
+    /// What a new boot does to a record: nothing runs any more, and only what is enabled is wanted.
+    fn after_boot(&self, record: &mut AgentRecord, enabled: bool) {
+        let Some(run) = &mut record.run else { return };
+        if run.boot == self.context.settings.boot_id {
+            return;
+        }
+        if run.end.is_none() {
+            run.end = Some(End { at_us: None, result: ExitResult::Success, status: 0 });
+        }
+        // systemd itself starts what is enabled; a persistent agent is also looked after from then on.
+        let is_wanted = enabled && record.spec.lifecycle == Lifecycle::Persistent;
+        record.target = if is_wanted { Target::Run } else { Target::Rest };
+        if is_wanted {
+            // Its last run says nothing about this boot; a run that ended well would count as done.
+            record.run = None;
+        }
+        record.failures = 0;
+        record.retry_at_us = None;
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<AgentId, AgentHandle>> {
+        // Nothing in the critical sections can panic half-way; the table is sound even if one did.
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, id: AgentId, record: Option<AgentRecord>, first: Option<Command>) {
+        let (handle, ends) = AgentHandle::new(id.clone(), record.clone());
+        if let Some(command) = first {
+            handle.send_first(command);
+        }
+        let task = AgentTask::new(id.clone(), Arc::clone(&self.context), ends, record);
+        self.table().insert(id, handle);
+        tokio::spawn(task.run());
+    }
+
+    /// The handle of an agent that has a record.
+    pub fn get(&self, id: &AgentId) -> Result<AgentHandle, Failure> {
+        let handle = self.table().get(id).cloned();
+        handle.filter(|handle| !handle.is_gone()).ok_or_else(|| Failure::no_agent(id.as_str()))
+    }
+
+    /// All live handles, sorted by id.
+    #[must_use]
+    pub fn all(&self) -> Vec<AgentHandle> {
+        let mut table = self.table();
+        table.retain(|_, handle| !handle.is_gone());
+        table.values().cloned().collect()
+    }
+
+    /// Makes or replaces agent `id` and starts it.
+    pub async fn run(&self, id: &AgentId, spec: Spec) -> Result<InvocationId, Failure> {
+        // A task may end between the look-up and the command; then a new one is made.
+        for _ in 0..3 {
+            if let Ok(handle) = self.get(id) {
+                let result = handle.ask(|reply| Command::Run(Box::new(spec.clone()), reply)).await;
+                if !(handle.is_gone() && result.as_ref().is_err_and(|f| f.kind() == ErrorKind::NotFound)) {
+                    return result;
+                }
+            } else if let Some(answer) = self.spawn_new(id, &spec)? {
+                return answer.await.unwrap_or_else(|_| Err(Failure::no_agent(id.as_str())));
+            }
+        }
+        Err(Failure::busy(format!("agent {id} is being removed; try again")))
+    }
+
+    /// A task for an agent without a record, with its first command; `None` when somebody else was faster.
+    fn spawn_new(
+        &self,
+        id: &AgentId,
+        spec: &Spec,
+    ) -> Result<Option<tokio::sync::oneshot::Receiver<Result<InvocationId, Failure>>>, Failure> {
+        let most = self.context.settings.limits.max_agents;
+        if self.all().len() >= most {
+            return Err(Failure::refused(format!(
+                "there are {most} agents already (max_agents in /etc/aos/agentd.toml); remove one first"
+            )));
+        }
+        if self.get(id).is_ok() {
+            return Ok(None);
+        }
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.spawn(id.clone(), None, Some(Command::Run(Box::new(spec.clone()), reply)));
+        Ok(Some(answer))
+    }
+
+    /// Which agents are made of which manifest.
+    #[must_use]
+    pub fn users(&self) -> BTreeMap<Digest, Vec<String>> {
+        let mut users: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        for record in self.all().iter().filter_map(AgentHandle::record) {
+            users.entry(record.spec.digest).or_default().push(record.id.to_string());
+        }
+        users
+    }
+
+    /// Goes round for ever: pokes, pings the database, beats, and tells systemd how many there are.
+    pub async fn rounds(self: Arc<Self>, heart: Heart) {
+        loop {
+            let agents = self.all();
+            for agent in &agents {
+                agent.poke();
+            }
+            match self.context.db.ping().await {
+                Ok(()) => heart.beat(),
+                Err(error) => {
+                    tracing::error!(error = %db_failure(&error), "the state database does not answer")
+                }
+            }
+            let views = agents.iter().filter_map(AgentHandle::view);
+            let running = views.filter(|view| view.state == "running").count();
+            let status = format!("{} agents, {running} running", agents.len());
+            notify::tell(&[NotifyState::Status(&status)]);
+            tokio::time::sleep(ROUND).await;
+        }
+    }
+}
+
+impl<S: Systemd, P: Packages> Pokes for Registry<S, P> {
+    fn poke(&self, id: &str) {
+        if let Some(handle) = id.parse().ok().and_then(|id: AgentId| self.table().get(&id).cloned()) {
+            handle.poke();
+        }
+    }
+
+    fn poke_all(&self) {
+        for handle in self.all() {
+            handle.poke();
+        }
+    }
+}

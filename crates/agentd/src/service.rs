@@ -1,0 +1,254 @@
+//! The operations on agents and packages, with valid types in and out. The bus server parses and authorises, then
+//! calls these; everything that needs more than one agent's task is here.
+//!
+//! A package that is about to be used is reserved ([`Reservations`]) before it is looked up, and a package is
+//! removed only when it is neither used by a record nor reserved, which the store asks while nobody can look
+//! one up. So a package cannot vanish between "it is there" and "an agent is made of it".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aos_client::{AgentView, PackageView};
+use aos_core::capability::CapabilitySet;
+use aos_core::config::Limits;
+use aos_core::id::{AgentId, Digest, PackageRef};
+
+use crate::agent::{AtBoot, Command};
+use crate::db::{InvocationId, Removal, Spec};
+use crate::failure::Failure;
+use crate::packages::Packages;
+use crate::registry::Registry;
+use crate::systemd::Systemd;
+
+/// Ids whose Unix user or group would be one of the system's own.
+const RESERVED_IDS: &[&str] = &["agents", "apid", "broker"];
+
+/// What a caller of `Run` asks for beside the package.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunRequest {
+    /// Arguments after those of the package.
+    pub arguments: Vec<String>,
+    /// A subset of the package's capabilities.
+    pub capabilities: Option<CapabilitySet>,
+    /// Limits that replace the package's.
+    pub limits: Limits,
+}
+
+/// The operations.
+#[derive(Debug)]
+pub struct Service<S, P> {
+    registry: Arc<Registry<S, P>>,
+    reservations: Arc<Reservations>,
+}
+
+impl<S: Systemd, P: Packages> Service<S, P> {
+    /// Over the agents of `registry`.
+    #[must_use]
+    pub fn new(registry: Arc<Registry<S, P>>) -> Self {
+        Self { registry, reservations: Arc::default() }
+    }
+
+    /// The agents.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry<S, P>> {
+        &self.registry
+    }
+
+    fn packages(&self) -> &Arc<P> {
+        &self.registry.context().packages
+    }
+
+    /// Puts an archive into the store.
+    pub async fn install(&self, archive: OwnedFd) -> Result<(PackageRef, Digest), Failure> {
+        let installed = self.packages().install(archive).await?;
+        self.collect().await;
+        Ok(installed)
+    }
+
+    /// Makes or replaces agent `id` and starts it.
+    pub async fn run(
+        &self,
+        id: &AgentId,
+        reference: &PackageRef,
+        request: RunRequest,
+    ) -> Result<InvocationId, Failure> {
+        if RESERVED_IDS.contains(&id.as_str()) {
+            return Err(Failure::invalid(format!("the agent id {id} is reserved; choose another")));
+        }
+        let package = self.packages().resolve(reference).await?;
+        let _reservation = self.reservations.reserve(package.digest);
+        // Reserved now; whether it is still there is asked again when the plan is made.
+        let declared = package.config;
+        let capabilities = match request.capabilities {
+            None => declared.capabilities,
+            Some(narrower) => declared.capabilities.narrow(narrower).map_err(|error| {
+                Failure::refused(format!("{error}; an agent can have no more than its package declares"))
+            })?,
+        };
+        let spec = Spec {
+            reference: package.reference,
+            digest: package.digest,
+            lifecycle: declared.run.lifecycle,
+            arguments: request.arguments,
+            capabilities,
+            limits: merge(declared.limits, request.limits),
+        };
+        self.registry.run(id, spec).await
+    }
+
+    /// Starts an agent.
+    pub async fn start(&self, id: &AgentId) -> Result<InvocationId, Failure> {
+        self.registry.get(id)?.ask(Command::Start).await
+    }
+
+    /// Stops and starts an agent.
+    pub async fn restart(&self, id: &AgentId) -> Result<InvocationId, Failure> {
+        self.registry.get(id)?.ask(Command::Restart).await
+    }
+
+    /// Stops an agent.
+    pub async fn stop(&self, id: &AgentId) -> Result<(), Failure> {
+        self.registry.get(id)?.ask(Command::Stop).await
+    }
+
+    /// Makes an agent start at boot, or not.
+    pub async fn enable(&self, id: &AgentId, at_boot: AtBoot) -> Result<(), Failure> {
+        self.registry.get(id)?.ask(|reply| Command::Enable(at_boot, reply)).await
+    }
+
+    /// Removes an agent.
+    pub async fn remove(&self, id: &AgentId, removal: Removal) -> Result<(), Failure> {
+        self.registry.get(id)?.ask(|reply| Command::Remove(removal, reply)).await?;
+        self.collect().await;
+        Ok(())
+    }
+
+    /// One agent, with its memory as it is now.
+    pub async fn agent(&self, id: &AgentId) -> Result<AgentView, Failure> {
+        let view = self.registry.get(id)?.view().ok_or_else(|| Failure::no_agent(id.as_str()))?;
+        Ok(self.with_memory(view).await)
+    }
+
+    /// All agents, sorted by id.
+    pub async fn agents(&self) -> Vec<AgentView> {
+        let mut views = Vec::new();
+        for view in self.registry.all().iter().filter_map(|handle| handle.view()) {
+            views.push(self.with_memory(view).await);
+        }
+        views
+    }
+
+    /// Memory changes without a signal; it is read from the control group where the unit was last seen.
+    async fn with_memory(&self, mut view: AgentView) -> AgentView {
+        if view.main_pid.is_some() {
+            let file = self
+                .registry
+                .context()
+                .settings
+                .places
+                .cgroups
+                .join(format!("aos.slice/aos-default.slice/{}/memory.current", view.unit));
+            let text = tokio::fs::read_to_string(file).await.ok();
+            view.memory_current = text.and_then(|text| text.trim_end().parse().ok()).or(view.memory_current);
+        }
+        view
+    }
+
+    /// All packages, sorted by reference.
+    pub async fn list_packages(&self) -> Result<Vec<PackageView>, Failure> {
+        let mut users = self.registry.users();
+        let packages = self.packages().list().await?;
+        Ok(packages
+            .iter()
+            .map(|package| package.view(users.remove(&package.digest).unwrap_or_default()))
+            .collect())
+    }
+
+    /// Removes a package that no agent uses.
+    pub async fn remove_package(&self, reference: &PackageRef) -> Result<(), Failure> {
+        let (registry, reservations) = (Arc::clone(&self.registry), Arc::clone(&self.reservations));
+        let in_use =
+            move |digest: &Digest| reservations.holds(digest) || registry.users().contains_key(digest);
+        self.packages().remove(reference, Box::new(in_use)).await
+    }
+
+    /// Removes replaced packages that nobody uses any more. Best effort: the next call does it.
+    pub async fn collect(&self) {
+        let mut keep: BTreeSet<Digest> = self.reservations.all();
+        keep.extend(self.registry.users().into_keys());
+        if let Err(error) = self.packages().collect(keep).await {
+            tracing::warn!(%error, "replaced packages cannot be collected");
+        }
+    }
+}
+
+/// The package's limits, with those that were asked for in their place.
+fn merge(package: Limits, asked: Limits) -> Limits {
+    Limits {
+        cpu: asked.cpu.or(package.cpu),
+        memory: asked.memory.or(package.memory),
+        open_files: asked.open_files.or(package.open_files),
+        runtime: asked.runtime.or(package.runtime),
+        tasks: asked.tasks.or(package.tasks),
+    }
+}
+
+/// Packages that are about to be used.
+#[derive(Debug, Default)]
+pub struct Reservations(Mutex<BTreeMap<Digest, usize>>);
+
+/// Keeps a package reserved while it lives.
+#[derive(Debug)]
+pub struct Reservation {
+    reservations: Arc<Reservations>,
+    digest: Digest,
+}
+
+impl Reservations {
+    fn reserve(self: &Arc<Self>, digest: Digest) -> Reservation {
+        *self.table().entry(digest).or_default() += 1;
+        Reservation { reservations: Arc::clone(self), digest }
+    }
+
+    fn holds(&self, digest: &Digest) -> bool {
+        self.table().contains_key(digest)
+    }
+
+    fn all(&self) -> BTreeSet<Digest> {
+        self.table().keys().copied().collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<Digest, usize>> {
+        // The critical sections cannot panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut table = self.reservations.table();
+        if let Some(count) = table.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                table.remove(&self.digest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_count() {
+        let reservations = Arc::new(Reservations::default());
+        let digest = Digest::from_bytes([1; 32]);
+        let (a, b) = (reservations.reserve(digest), reservations.reserve(digest));
+        drop(a);
+        assert!(reservations.holds(&digest));
+        drop(b);
+        assert!(!reservations.holds(&digest) && reservations.all().is_empty());
+    }
+}

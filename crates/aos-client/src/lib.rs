@@ -1,0 +1,21 @@
+//! The D-Bus contract of the supervisor and a typed client for it.
+//!
+//! What it owns: the names on the bus ([`names`]), the shape of what travels ([`view`]), the error names
+//! ([`ClientError`], [`ErrorKind`]), the raw proxies ([`proxy`]) and [`Client`], which adds deadlines and
+//! error mapping. The supervisor itself uses `names` and `view`, so that both ends share one table.
+//!
+//! Invariants: nothing of the supervisor's insides is here; every call has a deadline; every call that may
+//! need authorisation carries the flag that lets polkit ask the user.
+
+pub mod client;
+mod error;
+pub mod explanation;
+pub mod names;
+pub mod proxy;
+pub mod view;
+
+pub use client::{AgentEvent, Client, EventStream, Workspace};
+pub use error::{ClientError, ErrorKind};
+pub use explanation::Explanation;
+pub use view::{AgentView, InstallOptions, PackageView, RunOptions};
+pub use zbus;

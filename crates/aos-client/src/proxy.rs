@@ -1,0 +1,104 @@
+//! The raw proxies: one trait per interface, as introspection shows them. [`crate::Client`] is the comfortable
+//! way to use them.
+
+use crate::view::{AgentView, InstallOptions, PackageView, RunOptions};
+use zbus::{OwnedFd, OwnedObjectPath};
+
+/// `org.aos.Agentd1.Manager`.
+#[zbus::proxy(
+    interface = "org.aos.Agentd1.Manager",
+    default_service = "org.aos.Agentd1",
+    default_path = "/org/aos/Agentd1"
+)]
+pub trait Manager {
+    /// Puts a package archive into the store; returns `name:version` and the manifest's digest.
+    #[zbus(allow_interactive_auth)]
+    fn install(&self, archive: OwnedFd, options: InstallOptions) -> zbus::Result<(String, String)>;
+
+    /// Creates or replaces the agent and starts it; returns its path and the invocation id.
+    #[zbus(allow_interactive_auth)]
+    fn run(
+        &self,
+        id: &str,
+        reference: &str,
+        args: &[&str],
+        options: RunOptions,
+    ) -> zbus::Result<(OwnedObjectPath, String)>;
+
+    /// Starts a stopped agent; returns the invocation id.
+    #[zbus(allow_interactive_auth)]
+    fn start(&self, id: &str) -> zbus::Result<String>;
+
+    /// Stops an agent.
+    #[zbus(allow_interactive_auth)]
+    fn stop(&self, id: &str) -> zbus::Result<()>;
+
+    /// Stops and starts; returns the new invocation id.
+    #[zbus(allow_interactive_auth)]
+    fn restart(&self, id: &str) -> zbus::Result<String>;
+
+    /// Makes the agent start at boot.
+    #[zbus(allow_interactive_auth)]
+    fn enable(&self, id: &str) -> zbus::Result<()>;
+
+    /// Undoes [`Manager::enable`]; does not stop the agent.
+    #[zbus(allow_interactive_auth)]
+    fn disable(&self, id: &str) -> zbus::Result<()>;
+
+    /// Removes the agent, its account, and its workspace unless it is to be kept.
+    #[zbus(allow_interactive_auth)]
+    fn remove(&self, id: &str, keep_workspace: bool) -> zbus::Result<()>;
+
+    /// All agents, sorted by id.
+    #[zbus(allow_interactive_auth)]
+    fn list_agents(&self) -> zbus::Result<Vec<AgentView>>;
+
+    /// One agent.
+    #[zbus(allow_interactive_auth)]
+    fn get_agent(&self, id: &str) -> zbus::Result<AgentView>;
+
+    /// All packages, sorted by reference.
+    #[zbus(allow_interactive_auth)]
+    fn list_packages(&self) -> zbus::Result<Vec<PackageView>>;
+
+    /// Removes a package that no agent uses.
+    #[zbus(allow_interactive_auth)]
+    fn remove_package(&self, reference: &str) -> zbus::Result<()>;
+
+    /// What was asked and what the kernel confirms, as JSON.
+    #[zbus(allow_interactive_auth)]
+    fn explain(&self, id: &str) -> zbus::Result<String>;
+
+    /// An agent's state changed.
+    #[zbus(signal)]
+    fn agent_changed(&self, id: &str, state: &str) -> zbus::Result<()>;
+
+    /// A run ended.
+    #[zbus(signal)]
+    fn agent_exited(&self, id: &str, invocation_id: &str, result: &str, exit_status: i32)
+    -> zbus::Result<()>;
+
+    /// Version of the supervisor.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::Result<String>;
+}
+
+/// `org.aos.Agentd1.Agent`, one object per agent.
+#[zbus::proxy(
+    interface = "org.aos.Agentd1.Agent",
+    default_service = "org.aos.Agentd1",
+    assume_defaults = false
+)]
+pub trait Agent {
+    /// The agent.
+    #[zbus(allow_interactive_auth)]
+    fn get(&self) -> zbus::Result<AgentView>;
+
+    /// Starts the agent; returns the invocation id.
+    #[zbus(allow_interactive_auth)]
+    fn start(&self) -> zbus::Result<String>;
+
+    /// Stops the agent.
+    #[zbus(allow_interactive_auth)]
+    fn stop(&self) -> zbus::Result<()>;
+}

@@ -1,0 +1,297 @@
+//! What a package carries: the resolved Agentfile, as canonical JSON in the property
+//! [`CONFIG_PROPERTY`] of the OCI image config.
+//!
+//! Canonical JSON here is: no spaces, keys in byte order (each struct declares its fields in that
+//! order), lists in their order, capabilities in theirs, no floats. One value has one text.
+
+use crate::capability::CapabilitySet;
+use crate::id::{PackageName, PackageRef, Version};
+use crate::path::AbsolutePath;
+use crate::quantity::{ByteSize, CpuQuota, DurationSpec, OpenFiles, TaskCount};
+use crate::text::{Argument, Description, EnvName, EnvValue, LabelName, LabelValue};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// The property of the OCI image config that holds the resolved Agentfile.
+pub const CONFIG_PROPERTY: &str = "org.aos.agent";
+/// Bytes of the canonical JSON: twice the largest Agentfile.
+pub const CONFIG_MAX_BYTES: usize = 512 * 1024;
+/// Elements of an entrypoint.
+pub const ARGUMENTS_MAX: usize = 256;
+/// Environment variables of a package.
+pub const ENV_MAX: usize = 256;
+/// Labels of a package.
+pub const LABELS_MAX: usize = 64;
+
+/// Environment variables, in order of their names.
+pub type Env = BTreeMap<EnvName, EnvValue>;
+/// Labels, in order of their names.
+pub type Labels = BTreeMap<LabelName, LabelValue>;
+
+/// Why bytes are not a resolved Agentfile, or one cannot be written.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The JSON is too large.
+    #[error("the resolved Agentfile has {0} bytes, at most {CONFIG_MAX_BYTES} are allowed")]
+    TooLarge(usize),
+    /// The JSON is wrong.
+    #[error("the resolved Agentfile is not valid")]
+    Json(#[from] serde_json::Error),
+    /// The JSON is right, but not in its canonical form.
+    #[error("the resolved Agentfile is not in canonical form")]
+    NotCanonical,
+    /// A list is too long.
+    #[error("the resolved Agentfile has {count} {what}, at most {max} are allowed")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+}
+
+/// Where the agent's root directory comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootKind {
+    /// The host's read-only `/usr`, with the package's directories beside it.
+    Host,
+    /// The package's own files are the whole root.
+    Own,
+}
+
+/// How long an agent is meant to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lifecycle {
+    /// It ends by itself; an end with status 0 is success.
+    #[default]
+    Oneshot,
+    /// It runs until it is stopped, and is restarted when it fails.
+    Persistent,
+}
+
+impl Lifecycle {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Oneshot, Self::Persistent];
+
+    /// The word in the Agentfile.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Oneshot => "oneshot",
+            Self::Persistent => "persistent",
+        }
+    }
+}
+
+impl fmt::Display for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is not a lifecycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("expected oneshot or persistent")]
+pub struct NotALifecycle;
+
+impl FromStr for Lifecycle {
+    type Err = NotALifecycle;
+
+    fn from_str(text: &str) -> Result<Self, NotALifecycle> {
+        Self::ALL.into_iter().find(|lifecycle| lifecycle.as_str() == text).ok_or(NotALifecycle)
+    }
+}
+
+/// The program and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Entrypoint {
+    /// The program, by its absolute path inside the agent's root.
+    pub program: AbsolutePath,
+    /// The arguments after the program's name.
+    pub arguments: Vec<Argument>,
+}
+
+impl Entrypoint {
+    /// The program and its arguments, in order.
+    pub fn argv(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.program.as_str()).chain(self.arguments.iter().map(Argument::as_str))
+    }
+}
+
+impl Serialize for Entrypoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.argv())
+    }
+}
+
+impl<'de> Deserialize<'de> for Entrypoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut words = Vec::<Argument>::deserialize(deserializer)?.into_iter();
+        let program = words.next().ok_or_else(|| D::Error::custom("entrypoint is empty"))?;
+        let program = program.as_str().parse().map_err(D::Error::custom)?;
+        Ok(Self { program, arguments: words.collect() })
+    }
+}
+
+/// What is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The program and its arguments.
+    pub entrypoint: Entrypoint,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: Env,
+    /// How long it is meant to run.
+    pub lifecycle: Lifecycle,
+    /// The working directory, inside the agent's root.
+    pub workdir: AbsolutePath,
+}
+
+/// Upper bounds that the kernel enforces; `None` means the system's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// CPU time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuQuota>,
+    /// Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Open file descriptors of each process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<OpenFiles>,
+    /// Time from start to forced end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<DurationSpec>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskCount>,
+}
+
+/// The resolved Agentfile: everything that a start needs to know of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvedAgent {
+    /// What the agent may do.
+    pub capabilities: CapabilitySet,
+    /// What the package is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+    /// Upper bounds.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The package's name.
+    pub name: PackageName,
+    /// Where the root directory comes from.
+    pub root: RootKind,
+    /// What is started.
+    pub run: RunConfig,
+    /// The package's version.
+    #[serde(with = "crate::id::version_text")]
+    pub version: Version,
+}
+
+impl ResolvedAgent {
+    /// The reference `name:version`.
+    pub fn reference(&self) -> PackageRef {
+        PackageRef::exact(self.name.clone(), self.version.clone())
+    }
+
+    /// The canonical JSON.
+    pub fn to_canonical_json(&self) -> Result<Vec<u8>, ConfigError> {
+        self.check()?;
+        let bytes = serde_json::to_vec(self)?;
+        if bytes.len() > CONFIG_MAX_BYTES { Err(ConfigError::TooLarge(bytes.len())) } else { Ok(bytes) }
+    }
+
+    /// Parses bounded JSON, canonical or not.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        if bytes.len() > CONFIG_MAX_BYTES {
+            return Err(ConfigError::TooLarge(bytes.len()));
+        }
+        let agent: Self = serde_json::from_slice(bytes)?;
+        agent.check()?;
+        Ok(agent)
+    }
+
+    /// Parses bounded JSON that must be canonical.
+    pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let agent = Self::from_json(bytes)?;
+        if agent.to_canonical_json()? == bytes { Ok(agent) } else { Err(ConfigError::NotCanonical) }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (what, count, max) in [
+            ("arguments", self.run.entrypoint.arguments.len() + 1, ARGUMENTS_MAX),
+            ("environment variables", self.run.env.len(), ENV_MAX),
+            ("labels", self.labels.len(), LABELS_MAX),
+        ] {
+            if count > max {
+                return Err(ConfigError::TooMany { what, count, max });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CANONICAL: &str = r#"{"capabilities":["file_read: /data/**","listen: 8080"],"description":"d","labels":{"a":"1","b":"2"},"limits":{"cpu":"50%","memory":"256M","open_files":64,"runtime":"10m","tasks":8},"name":"web","root":"host","run":{"entrypoint":["/usr/bin/python3","/app/main.py"],"env":{"A":"1","B":"2"},"lifecycle":"oneshot","workdir":"/workspace"},"version":"1.2.0"}"#;
+
+    fn sorted(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(map) => map.keys().is_sorted() && map.values().all(sorted),
+            serde_json::Value::Array(list) => list.iter().all(sorted),
+            _ => true,
+        }
+    }
+
+    #[test]
+    fn canonical_json_is_sorted_and_round_trips() {
+        let agent = ResolvedAgent::from_canonical_json(CANONICAL.as_bytes()).unwrap();
+        assert_eq!(agent.to_canonical_json().unwrap(), CANONICAL.as_bytes());
+        let value: serde_json::Value = serde_json::from_str(CANONICAL).unwrap();
+        assert!(sorted(&value));
+        assert_eq!(serde_json::to_string(&value).unwrap(), CANONICAL);
+        assert_eq!(agent.reference().to_string(), "web:1.2.0");
+        assert_eq!(agent.run.entrypoint.argv().collect::<Vec<_>>(), ["/usr/bin/python3", "/app/main.py"]);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for (from, to) in [
+            ("\"root\":\"host\"", "\"root\":\"debian\""),
+            ("\"name\":\"web\"", "\"name\":\"../web\""),
+            ("\"name\":\"web\"", "\"name\":\"web\",\"name\":\"web\""),
+            ("\"name\":\"web\"", "\"name\":\"web\",\"budget\":1"),
+            ("\"tasks\":8", "\"tasks\":0"),
+            ("[\"/usr/bin/python3\",\"/app/main.py\"]", "[]"),
+            ("[\"/usr/bin/python3\",\"/app/main.py\"]", "[\"python3\"]"),
+            ("\"A\":\"1\"", "\"A=\":\"1\""),
+            ("\"A\":\"1\"", "\"A\":\"\\u0000\""),
+            ("listen: 8080", "tool: x"),
+        ] {
+            assert!(CANONICAL.contains(from), "{from}");
+            let changed = CANONICAL.replace(from, to);
+            assert!(ResolvedAgent::from_json(changed.as_bytes()).is_err(), "{to}");
+        }
+        let spaced = CANONICAL.replace(',', ", ");
+        assert!(matches!(
+            ResolvedAgent::from_canonical_json(spaced.as_bytes()),
+            Err(ConfigError::NotCanonical)
+        ));
+        assert!(ResolvedAgent::from_json(&vec![b' '; CONFIG_MAX_BYTES + 1]).is_err());
+    }
+}

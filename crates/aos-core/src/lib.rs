@@ -1,0 +1,18 @@
+//! The vocabulary that every part of AOS shares: ids, quantities, the capability algebra, the
+//! Agentfile, what a package's config carries, the states of an agent and the launcher's report.
+//!
+//! The crate has no input or output, no clock and no environment: each type is parsed once, from
+//! text or bytes that the caller read, and is valid from then on. Every decoder is bounded, and
+//! its error names the bound, the place and what was expected.
+
+pub mod agentfile;
+pub mod capability;
+pub mod config;
+pub mod id;
+mod macros;
+pub mod path;
+pub mod quantity;
+mod quoted;
+pub mod report;
+pub mod state;
+pub mod text;

@@ -1,0 +1,21 @@
+//! AOS packages: building them, the `.aap` archive, and the local store.
+//!
+//! A package is an OCI image: a manifest of [`oci::ARTIFACT_TYPE`], an ordinary image config that
+//! also carries the resolved Agentfile, and tar layers. An `.aap` is the tar of an OCI image
+//! layout with exactly one manifest.
+//!
+//! - [`build`] makes an archive from a directory, byte for byte the same from the same input.
+//! - [`archive`] writes archives, and reads them into a spool with every byte verified.
+//! - [`store`] keeps packages: blobs, an index and unpacked roots, safe against crashes.
+//!
+//! Nothing here executes anything, and nothing uses the network. Archives are untrusted: all that
+//! they can cause is in [`bounds`].
+
+pub mod archive;
+pub mod bounds;
+pub mod build;
+mod hashing;
+pub mod layer;
+pub mod oci;
+pub mod store;
+pub mod tarball;

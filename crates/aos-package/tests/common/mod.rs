@@ -1,0 +1,296 @@
+//! Directories to build from, and packages made by hand, well or badly.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of what all share")]
+
+use aos_core::config::ResolvedAgent;
+use aos_core::id::Digest;
+use aos_package::archive::{self, BlobSource};
+use aos_package::build::{BuildError, BuildOptions, Built, build};
+use aos_package::oci::{
+    CONFIG_TYPE, Descriptor, LAYER_GZIP_TYPE, MANIFEST_TYPE, Manifest, PackageConfig, host_architecture,
+};
+use aos_package::store::Store;
+use sha2::Digest as _;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A package of one script.
+pub const SIMPLE: &str = "\
+apiVersion: aos/v1
+kind: Agent
+metadata: { name: web, version: 1.0.0 }
+run: { entrypoint: [ /usr/bin/python3, /app/main.py ] }
+";
+
+/// A directory with these files; a name that ends in `*` is executable.
+pub fn directory(agentfile: &str, files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "Agentfile", agentfile);
+    for (name, text) in files {
+        write(dir.path(), name, text);
+    }
+    dir
+}
+
+pub fn write(dir: &Path, name: &str, text: &str) {
+    let path = dir.join(name.trim_end_matches('*'));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    if name.ends_with('*') {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+pub fn options() -> BuildOptions {
+    BuildOptions {
+        source_date_epoch: 0,
+        architecture: host_architecture().to_owned(),
+        scratch: std::env::temp_dir(),
+    }
+}
+
+pub fn try_build(dir: &Path) -> Result<(Built, Vec<u8>), BuildError> {
+    let mut bytes = Vec::new();
+    let built = build(dir, &options(), &mut bytes)?;
+    Ok((built, bytes))
+}
+
+/// The archive of [`SIMPLE`] with this script.
+pub fn simple(script: &str) -> Vec<u8> {
+    try_build(directory(SIMPLE, &[("main.py", script)]).path()).unwrap().1
+}
+
+/// The archive of [`SIMPLE`] in another version.
+pub fn version(version: &str, script: &str) -> Vec<u8> {
+    let agentfile = SIMPLE.replace("1.0.0", version);
+    try_build(directory(&agentfile, &[("main.py", script)]).path()).unwrap().1
+}
+
+/// An error with its causes.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A store in a directory of its own.
+pub fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+/// All paths below, sorted.
+pub fn paths(dir: &Path) -> Vec<String> {
+    fn walk(dir: &Path, top: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            found.push(entry.path().strip_prefix(top).unwrap().to_str().unwrap().to_owned());
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path(), top, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(dir, dir, &mut found);
+    found.sort();
+    found
+}
+
+/// What must be in a store that holds nothing.
+pub const EMPTY: [&str; 8] = [
+    "rootfs",
+    "store",
+    "store.lock",
+    "store/blobs",
+    "store/blobs/sha256",
+    "store/index.json",
+    "store/oci-layout",
+    "tmp",
+];
+
+pub fn sha256(bytes: &[u8]) -> Digest {
+    Digest::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// An agent whose root is its own package, or the host's.
+pub fn agent(root: &str, program: &str) -> ResolvedAgent {
+    let json = format!(
+        r#"{{"capabilities":[],"limits":{{}},"name":"web","root":"{root}","run":{{"entrypoint":["{program}"],"lifecycle":"oneshot","workdir":"/"}},"version":"1.0.0"}}"#
+    );
+    ResolvedAgent::from_canonical_json(json.as_bytes()).unwrap()
+}
+
+/// An archive of these layers, each its tar and its blob, for a program of the host.
+pub fn package(layers: &[(Vec<u8>, Vec<u8>, &str)]) -> Vec<u8> {
+    package_of(agent("host", "/usr/bin/true"), layers)
+}
+
+pub fn package_of(agent: ResolvedAgent, layers: &[(Vec<u8>, Vec<u8>, &str)]) -> Vec<u8> {
+    let config = PackageConfig {
+        agent,
+        diff_ids: layers.iter().map(|(tar, _, _)| sha256(tar)).collect(),
+        architecture: "amd64".to_owned(),
+    };
+    let config = config.to_json(0).unwrap();
+    let mut blobs = BTreeMap::new();
+    let mut add = |media_type: &str, bytes: Vec<u8>| {
+        let descriptor = Descriptor::new(media_type, sha256(&bytes), bytes.len() as u64);
+        blobs.insert(descriptor.digest, (descriptor.size, BlobSource::Bytes(bytes)));
+        descriptor
+    };
+    let config = add(CONFIG_TYPE, config);
+    let layers = layers.iter().map(|(_, blob, media_type)| add(media_type, blob.clone())).collect();
+    let manifest = add(MANIFEST_TYPE, Manifest::new(config, layers).to_json().unwrap());
+    let mut bytes = Vec::new();
+    archive::write(&mut bytes, "web:1.0.0", &manifest, blobs).unwrap();
+    bytes
+}
+
+/// An archive of gzip layers, from their tars.
+pub fn package_of_tars(tars: &[Vec<u8>]) -> Vec<u8> {
+    let layers: Vec<_> = tars.iter().map(|tar| (tar.clone(), gzip(tar), LAYER_GZIP_TYPE)).collect();
+    package(&layers)
+}
+
+/// A raw tar, entry by entry, with names that the library would refuse to write.
+#[derive(Default)]
+pub struct RawTar(Vec<u8>);
+
+impl RawTar {
+    pub fn entry(mut self, kind: u8, name: &str, link: &str, contents: &[u8]) -> Self {
+        self.0.extend(header(kind, name, link, contents.len() as u64).as_bytes());
+        self.0.extend(contents);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub fn header(mut self, header: &tar::Header) -> Self {
+        self.0.extend(header.as_bytes());
+        self
+    }
+
+    pub fn file(self, name: &str, text: &str) -> Self {
+        self.entry(b'0', name, "", text.as_bytes())
+    }
+
+    pub fn dir(self, name: &str) -> Self {
+        self.entry(b'5', name, "", b"")
+    }
+
+    pub fn symlink(self, name: &str, target: &str) -> Self {
+        self.entry(b'2', name, target, b"")
+    }
+
+    pub fn hard_link(self, name: &str, target: &str) -> Self {
+        self.entry(b'1', name, target, b"")
+    }
+
+    pub fn end(mut self) -> Vec<u8> {
+        self.0.extend([0; 1024]);
+        self.0
+    }
+
+    pub fn cut(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+pub fn header(kind: u8, name: &str, link: &str, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.as_ustar_mut().unwrap().typeflag = [kind];
+    header.set_size(size);
+    header.set_mode(0o4755);
+    header.set_uid(1234);
+    header.set_gid(1234);
+    header.set_mtime(1_700_000_000);
+    header.set_cksum();
+    header
+}
+
+/// Layers with an entry that no package may have, and what is said of each. `far` is a folder
+/// outside of the store, which some of them want to reach.
+pub fn hostile_layers(far: &str) -> Vec<(Vec<u8>, &'static str)> {
+    let raw = RawTar::default;
+    let layers = [
+        (raw().file("/etc/passwd", "x"), "`/etc/passwd` is absolute"),
+        (raw().file("../x", "x"), "segment `..`"),
+        (raw().file("a/../../x", "x"), "segment `..`"),
+        (raw().file("a//x", "x"), "empty segment"),
+        (raw().file("a\nb", "x"), "U+000A"),
+        (raw().entry(b'3', "dev/sda", "", b""), "is a device"),
+        (raw().entry(b'4', "dev/sda", "", b""), "is a device"),
+        (raw().entry(b'6', "fifo", "", b""), "is a fifo"),
+        (raw().entry(b'S', "sparse", "", b""), "is a sparse file"),
+        (raw().entry(b'Z', "odd", "", b""), "of an unknown kind"),
+        (raw().entry(b'2', "a/link", "x", b"contents"), "contents of something that is not a file"),
+        (
+            raw().dir("a").symlink("a/l", far).file("a/l/victim", "bad"),
+            "a symbolic link or a file is on the way",
+        ),
+        (raw().dir("a").symlink("a/l", "..").file("a/l/x", "bad"), "a symbolic link or a file is on the way"),
+        (
+            raw().dir("a").symlink("a/l", far).file("a/l/sub/x", "bad"),
+            "a symbolic link or a file is on the way",
+        ),
+        (
+            raw().dir("a").symlink("a/l", far).file("a/l/new/x", "bad"),
+            "a symbolic link or a file is on the way",
+        ),
+        (
+            raw().dir("a").symlink("a/s", far).hard_link("a/l", "a/s/sub/victim"),
+            "is not a file of the package",
+        ),
+        (raw().file("a/f", "x").file("a/f/x", "bad"), "a symbolic link or a file is on the way"),
+        (raw().hard_link("a/l", "/etc/passwd"), "`/etc/passwd` is absolute"),
+        (raw().hard_link("a/l", "../../etc/passwd"), "segment `..`"),
+        (raw().hard_link("a/l", "a/nothing"), "is not a file of the package"),
+        (raw().dir("a").hard_link("a/l", "a"), "is not a file of the package"),
+        (
+            raw().dir("a").symlink("a/s", &format!("{far}/victim")).hard_link("a/l", "a/s"),
+            "is not a file of the package",
+        ),
+        (raw().dir("a").symlink("a/s", far).hard_link("a/l", "a/s/victim"), "is not a file of the package"),
+        (raw().file("a/f", "x").hard_link("a/f", "a/f"), "is not a file of the package"),
+        (raw().file("a/.wh..", ""), "is not a valid whiteout"),
+        (raw().file("a/.wh.", ""), "is not a valid whiteout"),
+        (raw().file("a/.wh.x/y", ""), "is not a valid whiteout"),
+        (raw().file("a/.wh.x", "contents"), "is not a valid whiteout"),
+        (raw().dir("a/.wh.x"), "is not a valid whiteout"),
+        (raw().file("top", "x"), "`/top` is not a directory"),
+        (raw().symlink("app", far), "`/app` is not a directory"),
+    ];
+    layers.into_iter().map(|(tar, says)| (tar.end(), says)).collect()
+}
+
+/// Layers that are small to send and large to keep.
+pub fn bombs() -> Vec<(Vec<u8>, &'static str)> {
+    // A header that promises ten gigabytes.
+    let promise = RawTar::default().header(&header(b'0', "a/x", "", 10 << 30)).cut();
+    // Zeros, a thousand times smaller when they are packed.
+    let zeros = RawTar::default().entry(b'0', "a/x", "", &vec![0; 80 << 20]).end();
+    vec![(promise, "unpacks to more than"), (zeros, "which is too much for its packed size")]
+}
+
+/// The store's only root.
+pub fn only_root(store: &Path) -> PathBuf {
+    let mut roots = fs::read_dir(store.join("rootfs")).unwrap();
+    let root = roots.next().unwrap().unwrap().path();
+    assert!(roots.next().is_none());
+    root
+}

@@ -1,0 +1,76 @@
+//! The process that becomes the agent: it restricts itself, layer by layer, and executes.
+
+pub(crate) mod limits;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::process::ExitCode;
+
+use aos_sandbox::plan::SandboxPlan;
+use aos_sys::{capability, process, seccomp, signal};
+use rustix::process::{chdir, setsid};
+use rustix::thread::set_no_new_privs;
+
+use crate::error::{Context, LaunchError, Layer};
+use crate::landlock;
+use crate::message::Sender;
+use crate::probe::Outside;
+use crate::report::{self, Before};
+
+/// Becomes the agent. Returns only when a layer is missing; the launcher then prints why.
+pub(crate) fn run(
+    plan: &SandboxPlan,
+    before: &Before,
+    probes: &Outside,
+    mut sender: Sender,
+) -> Result<ExitCode, LaunchError> {
+    let Err(error) = become_agent(plan, before, probes, &mut sender);
+    sender.give_up(error)
+}
+
+fn become_agent(
+    plan: &SandboxPlan,
+    before: &Before,
+    probes: &Outside,
+    sender: &mut Sender,
+) -> Result<Infallible, LaunchError> {
+    let program = Executable::new(plan)?;
+    let filter = plan.seccomp.compile();
+    // A session of its own has no controlling terminal.
+    setsid().layer(Layer::Process, "cannot leave the session")?;
+    limits::apply(&plan.rlimits)?;
+    chdir(plan.program.cwd.as_path()).layer(Layer::Directory, &plan.program.cwd)?;
+    capability::drop_held().layer(Layer::Capabilities, "cannot drop capabilities")?;
+    set_no_new_privs(true).layer(Layer::NoNewPrivileges, "cannot set no_new_privs")?;
+    let landlock = landlock::apply(plan)?;
+    probes.check_landlock(&plan.listen)?;
+    signal::reset_for_exec().layer(Layer::Process, "cannot reset signals")?;
+    seccomp::install(&filter).layer(Layer::Seccomp, "cannot install the filter")?;
+    probes.check_seccomp()?;
+    let report = report::confirm(plan, before, landlock)?;
+    let bytes = report.to_json().layer(Layer::Report, "cannot write the report")?;
+    sender.in_force(&report::summary(&report), &bytes)?;
+    process::exec(&program.path, &program.arguments, &program.environment)
+        .layer(Layer::Exec, format!("cannot execute {}", program.path.to_string_lossy()))
+}
+
+/// The program in the form that the kernel takes.
+struct Executable {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Executable {
+    fn new(plan: &SandboxPlan) -> Result<Self, LaunchError> {
+        let text = |text: &str| CString::new(text).layer(Layer::Plan, "a NUL byte in the program");
+        let arguments: Vec<CString> =
+            plan.program.argv.iter().map(|one| text(one)).collect::<Result<_, _>>()?;
+        let variables = plan.program.env.iter().map(|(name, value)| text(&format!("{name}={value}")));
+        Ok(Self {
+            path: arguments.first().cloned().unwrap_or_default(),
+            environment: variables.collect::<Result<_, _>>()?,
+            arguments,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! The processes that stay: the init inside, and the launcher outside.
+//!
+//! Both give up every privilege, pass the signals of the service manager on, wait, and exit with
+//! the status of what they wait for. An agent cannot reach the init: it is outside the agent's
+//! Landlock domain (no signals, no ptrace), not dumpable (no `/proc/1/mem`, `/proc/1/root`), and a
+//! pid 1 takes no fatal signal from inside.
+
+use std::fs::File;
+use std::io::Write;
+use std::process::ExitCode;
+
+use aos_sandbox::seccomp::Policy;
+use aos_sys::{capability, seccomp, signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::thread::set_no_new_privs;
+
+use crate::error::{Context, LaunchError, Layer, print_line};
+use crate::message::{Outcome, Receiver};
+use crate::notify::{Notifier, telling};
+
+/// Signals that a service manager or an operator sends to stop, reload or wake an agent.
+const PASSED_ON: [Signal; 7] =
+    [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::CONT];
+
+/// The part of the outermost process: to hear how the start went, write it down, and report it.
+pub(crate) struct Reporting {
+    /// Where the processes inside report.
+    pub(crate) receiver: Receiver,
+    /// Where the report goes.
+    pub(crate) report: Option<File>,
+    /// Who is told.
+    pub(crate) notifier: Option<Notifier>,
+}
+
+impl Reporting {
+    /// Waits until the agent runs, or until it is clear that it will not: then its exit status, and
+    /// the reason is printed and reported.
+    fn finish(self) -> Result<Option<u8>, LaunchError> {
+        let Self { receiver, report, notifier } = self;
+        match telling(notifier.as_ref(), receiver.wait())? {
+            Outcome::Failed { exit_status, why } => {
+                print_line(&why);
+                if let Some(notifier) = notifier {
+                    notifier.failed(&why);
+                }
+                Ok(Some(exit_status))
+            }
+            Outcome::Started { status, report: bytes } => {
+                if let Some(mut file) = report {
+                    let written = file.write_all(&bytes).layer(Layer::Report, "cannot write the report");
+                    telling(notifier.as_ref(), written)?;
+                }
+                if let Some(notifier) = notifier {
+                    notifier.ready(&status)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Locks this process down and waits for `child`.
+pub(crate) fn run(child: Pid, reporting: Option<Reporting>) -> Result<ExitCode, LaunchError> {
+    let notifier = reporting.as_ref().and_then(|reporting| reporting.notifier.as_ref());
+    telling(notifier, lock_down())?;
+    match reporting.map(Reporting::finish).transpose()?.flatten() {
+        Some(exit_status) => Ok(ExitCode::from(exit_status)),
+        None => wait_for(child),
+    }
+}
+
+/// No capability, no new privilege, and a filter of what waiting needs.
+fn lock_down() -> Result<(), LaunchError> {
+    capability::drop_held().layer(Layer::Capabilities, "cannot drop the init's capabilities")?;
+    set_no_new_privs(true).layer(Layer::NoNewPrivileges, "cannot set no_new_privs for the init")?;
+    seccomp::install(&Policy::Init.compile()).layer(Layer::Seccomp, "cannot filter the init")
+}
+
+/// Passes signals on and reaps until `child` has ended.
+fn wait_for(child: Pid) -> Result<ExitCode, LaunchError> {
+    loop {
+        if let Some(status) = reap(child)? {
+            return Ok(ExitCode::from(exit_status(status)));
+        }
+        let signal = signal::wait().layer(Layer::Process, "cannot wait for signals")?;
+        if PASSED_ON.contains(&signal) {
+            match kill_process(child, signal) {
+                // Between its end and its reaping the child takes no signal.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error).layer(Layer::Process, "cannot pass a signal on"),
+            }
+        }
+    }
+}
+
+/// Reaps all that have ended; the status of `child` if it is among them.
+fn reap(child: Pid) -> Result<Option<WaitStatus>, LaunchError> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == child => return Ok(Some(status)),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).layer(Layer::Process, "cannot wait for the agent"),
+        }
+    }
+}
+
+/// A shell's convention: the status itself, or 128 and the signal.
+fn exit_status(status: WaitStatus) -> u8 {
+    let code = status
+        .exit_status()
+        .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+        .unwrap_or(i32::from(Layer::Process.exit_status()));
+    u8::try_from(code).unwrap_or(u8::MAX)
+}

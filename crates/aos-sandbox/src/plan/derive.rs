@@ -1,0 +1,143 @@
+//! The pure function from a declaration to a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aos_core::config::{ResolvedAgent, RootKind};
+use aos_core::id::AgentId;
+use aos_core::path::AbsolutePath;
+
+use super::base::{self, WORKSPACE};
+use super::grants::{self, GrantParts, Kept};
+use super::package::{self, PackageParts};
+use super::unit::{self, UnitLimits};
+use super::{
+    CAUSE_ENTRYPOINT, ENTRIES_MAX, Links, PLAN_VERSION, PlanError, Program, ProgramRule, Reach, SandboxPlan,
+};
+use crate::rootfs::RootfsEntry;
+use crate::seccomp::Policy;
+
+/// Where nothing is ever executed.
+const NEVER_EXECUTED: [&str; 6] = ["dev", "etc", "proc", "run", "tmp", "workspace"];
+
+/// Everything that a plan follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInput<'a> {
+    /// What the package carries.
+    pub agent: &'a ResolvedAgent,
+    /// The agent that runs it.
+    pub id: &'a AgentId,
+    /// Arguments after those of the Agentfile.
+    pub arguments: &'a [String],
+    /// The package's unpacked root, on the host.
+    pub rootfs: &'a AbsolutePath,
+    /// What is in it: [`crate::rootfs::scan`].
+    pub entries: &'a [RootfsEntry],
+    /// The agent's own data, on the host.
+    pub workspace: &'a AbsolutePath,
+}
+
+/// Derives the plan, or says which declaration cannot be enforced and what to write instead.
+pub fn derive(input: &PlanInput<'_>) -> Result<SandboxPlan, PlanError> {
+    let kind = input.agent.root;
+    let package = package::place(kind, input.rootfs, input.entries)?;
+    let kept = Kept::new(input.rootfs, input.workspace)?;
+    let grants = grants::apply(&input.agent.capabilities, &package.provided, &kept)?;
+    let entrypoint = entrypoint(input, &package.provided, &grants)?;
+
+    let is_host = kind == RootKind::Host;
+    let has_usr = package.tree.iter().any(|entry| entry.path.as_str() == "/usr");
+    let PackageParts { tree: package_tree, rules: package_rules, .. } = package;
+    let mut tree = base::generated()?;
+    tree.extend(if is_host { base::host_usr(has_usr)? } else { Vec::new() });
+    tree.extend(package_tree);
+    tree.extend(if is_host { base::host_etc()? } else { Vec::new() });
+    tree.extend(base::own(input.workspace)?);
+    tree.extend(grants.tree);
+
+    let mut landlock = base::own_rules()?;
+    landlock.extend(if is_host { base::usr_rules()? } else { Vec::new() });
+    landlock.extend(package_rules);
+    landlock.extend(grants.rules);
+
+    let mut programs = vec![entrypoint];
+    programs.extend(grants.programs);
+    let plan = SandboxPlan {
+        version: PLAN_VERSION,
+        agent: input.id.clone(),
+        program: program(input)?,
+        root: kind,
+        tree,
+        landlock,
+        programs,
+        listen: grants.listen,
+        seccomp: Policy::Agent,
+        rlimits: unit::rlimits(&input.agent.limits),
+        unit: UnitLimits::of(&input.agent.limits),
+    };
+    bounded(plan)
+}
+
+fn bounded(plan: SandboxPlan) -> Result<SandboxPlan, PlanError> {
+    for (what, count) in [
+        ("tree entries", plan.tree.len()),
+        ("landlock rules", plan.landlock.len()),
+        ("arguments", plan.program.argv.len()),
+    ] {
+        if count > ENTRIES_MAX {
+            return Err(PlanError::TooMany { what, count });
+        }
+    }
+    Ok(plan)
+}
+
+/// The right to execute the entrypoint, which lies in the package, in the host's `/usr`, or below a
+/// grant to execute.
+fn entrypoint(
+    input: &PlanInput<'_>,
+    provided: &BTreeSet<String>,
+    grants: &GrantParts,
+) -> Result<ProgramRule, PlanError> {
+    let path = input.agent.run.entrypoint.program.clone();
+    let top = path.segments().next().unwrap_or_default();
+    let is_granted = grants.programs.iter().any(|rule| match rule.reach {
+        Reach::File => rule.path == path,
+        Reach::Subtree => path.is_within(&rule.path),
+    });
+    let is_provided = provided.contains(top);
+    if NEVER_EXECUTED.contains(&top) || !(is_provided || is_granted) {
+        return Err(PlanError::EntrypointNotExecutable(path.to_string()));
+    }
+    let links = if is_provided { Links::Follow } else { Links::Refuse };
+    Ok(ProgramRule { path, reach: Reach::File, links, cause: CAUSE_ENTRYPOINT.to_owned() })
+}
+
+fn program(input: &PlanInput<'_>) -> Result<Program, PlanError> {
+    let run = &input.agent.run;
+    let argv: Vec<String> =
+        run.entrypoint.argv().map(str::to_owned).chain(input.arguments.iter().cloned()).collect();
+    if let Some(index) = argv.iter().position(|argument| argument.contains('\0')) {
+        return Err(PlanError::Nul(index));
+    }
+    Ok(Program { argv, env: environment(input), cwd: run.workdir.clone() })
+}
+
+/// The whole environment: a base that the package's own variables override.
+fn environment(input: &PlanInput<'_>) -> BTreeMap<String, String> {
+    let user = input.id.user_name();
+    let base = [
+        ("AOS_AGENT_ID", input.id.as_str()),
+        ("HOME", WORKSPACE),
+        ("LANG", "C.UTF-8"),
+        ("LOGNAME", &user),
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("SHELL", "/bin/sh"),
+        ("TMPDIR", "/tmp"),
+        ("USER", &user),
+    ];
+    let mut environment: BTreeMap<String, String> =
+        base.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    for (name, value) in &input.agent.run.env {
+        environment.insert(name.as_str().to_owned(), value.as_str().to_owned());
+    }
+    environment
+}

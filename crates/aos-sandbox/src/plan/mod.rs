@@ -1,0 +1,347 @@
+//! The sandbox plan: what every layer will enforce around one agent, and why.
+//!
+//! [`derive`] makes it, purely, from the resolved Agentfile; `aos-launch` applies it. On disk it is
+//! one JSON object, at most [`PLAN_MAX_BYTES`], version [`PLAN_VERSION`], unknown fields refused.
+//! Everything that comes from a capability carries the capability's canonical text as its `cause`;
+//! what every agent has carries `base`, what its package brings `package`.
+
+mod base;
+mod derive;
+mod error;
+mod etc;
+mod grants;
+mod package;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+pub use derive::{PlanInput, derive};
+pub use error::{PlanError, ReadError};
+pub use etc::{GeneratedFile, Identity};
+pub use unit::UnitLimits;
+
+use std::collections::BTreeMap;
+
+use aos_core::config::RootKind;
+use aos_core::id::AgentId;
+use aos_core::path::AbsolutePath;
+use serde::{Deserialize, Serialize};
+
+use crate::seccomp::Policy;
+
+/// The version of the format.
+pub const PLAN_VERSION: u32 = 1;
+/// Bytes of a plan. The largest declarations (256 capabilities of 4 KiB, each in three places) stay
+/// below.
+pub const PLAN_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Entries of each list of a plan: packages bring at most a fourth of it.
+pub const ENTRIES_MAX: usize = 8192;
+/// The cause of what every agent has.
+pub const CAUSE_BASE: &str = "base";
+/// The cause of what the agent's package brings.
+pub const CAUSE_PACKAGE: &str = "package";
+/// The cause of the entrypoint's right to be executed.
+pub const CAUSE_ENTRYPOINT: &str = "entrypoint";
+
+/// The whole plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxPlan {
+    /// [`PLAN_VERSION`].
+    pub version: u32,
+    /// The agent; also its hostname.
+    pub agent: AgentId,
+    /// What is executed.
+    pub program: Program,
+    /// Whose `/usr` the agent sees.
+    pub root: RootKind,
+    /// The agent's file tree, in order of assembly: every parent before what is in it.
+    pub tree: Vec<TreeEntry>,
+    /// What Landlock allows on the file system; all else is refused.
+    pub landlock: Vec<PathRule>,
+    /// What may be executed, each with the interpreters that it needs.
+    pub programs: Vec<ProgramRule>,
+    /// TCP ports that may be bound, and connected to, on the agent's own loopback.
+    pub listen: Vec<ListenRule>,
+    /// The system call policy.
+    pub seccomp: Policy,
+    /// Resource limits of every process.
+    pub rlimits: Vec<Rlimit>,
+    /// Limits of the unit, for the supervisor.
+    pub unit: UnitLimits,
+}
+
+/// The program, its arguments, environment and working directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// The arguments; the first is the program's absolute path.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing is inherited.
+    pub env: BTreeMap<String, String>,
+    /// The working directory.
+    pub cwd: AbsolutePath,
+}
+
+/// One place of the agent's file tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeEntry {
+    /// Where it is, inside.
+    pub path: AbsolutePath,
+    /// What is there.
+    pub node: Node,
+    /// Why.
+    pub cause: String,
+}
+
+/// What is at a place of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Node {
+    /// A symbolic link of the read-only root.
+    Symlink {
+        /// What it says.
+        to: String,
+    },
+    /// A small file that the launcher writes.
+    Generated(GeneratedFile),
+    /// A file or directory of the host. Always `nosuid,nodev`.
+    Bind(Bind),
+    /// A read-only union of directories of the host, the first on top. Always `nosuid,nodev`.
+    ///
+    /// What is shared by all agents and with the host is a union even of one directory: a union has
+    /// inodes of its own, so that inotify(7) inside does not tell what the host opens and executes.
+    Overlay {
+        /// The directories, at least one.
+        lower: Vec<AbsolutePath>,
+        /// Whether the read-only root's own directory at that place is the topmost one.
+        on_own: bool,
+        /// What to do when the host lacks one of the directories.
+        missing: Missing,
+    },
+    /// A copy of a small file of the host, made when the agent starts; a symbolic link is repeated.
+    Copy {
+        /// Where it is on the host.
+        source: AbsolutePath,
+        /// What to do when the host does not have it.
+        missing: Missing,
+    },
+    /// An empty file system in memory. Always `nosuid,nodev,noexec`.
+    Tmpfs {
+        /// Its greatest size in bytes.
+        size_bytes: u64,
+        /// Its greatest number of files.
+        inodes: u64,
+    },
+    /// The process file system of the agent's own pid namespace: only processes, only its own.
+    Proc,
+    /// A directory with the devices that have no effect outside, and pseudo-terminals.
+    Devices,
+}
+
+/// A file or directory of the host inside the agent's tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bind {
+    /// Where it is on the host.
+    pub source: AbsolutePath,
+    /// Whether it may be changed.
+    pub access: BindAccess,
+    /// What it has to be.
+    pub shape: Shape,
+    /// What to do when the host does not have it.
+    pub missing: Missing,
+}
+
+/// How a bind is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BindAccess {
+    /// `ro,noexec`
+    Read,
+    /// `ro`: programs and libraries below can be executed and mapped.
+    ReadExecute,
+    /// `rw,noexec`
+    Write,
+}
+
+/// What the host's path of a bind has to be. A final symbolic link is never followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// A directory.
+    Directory,
+    /// Anything but a directory.
+    File,
+    /// Anything; a symbolic link is repeated in the tree instead of being mounted.
+    Mirror,
+}
+
+/// What it means that the host lacks a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// The agent does not start.
+    Error,
+    /// The place stays empty.
+    Skip,
+}
+
+/// One Landlock rule on a path inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathRule {
+    /// The path, inside.
+    pub path: AbsolutePath,
+    /// Which part of the directory is meant.
+    pub part: Part,
+    /// What is allowed.
+    pub access: Access,
+    /// Whether symbolic links on the way are followed.
+    pub links: Links,
+    /// What to do when the path is not there.
+    pub missing: Missing,
+    /// Why.
+    pub cause: String,
+}
+
+/// The part of a path that a rule covers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Part {
+    /// The path and all beneath it.
+    All,
+    /// The entries of the directory whose name starts with a prefix, and all beneath them.
+    Prefixed(String),
+}
+
+/// What a rule allows. The rights of each are in the launcher's `landlock` module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// List directories.
+    List,
+    /// Read files, list directories.
+    Read,
+    /// Also create, change, rename, remove; no sockets, no devices.
+    Write,
+    /// As `Write`, and sockets: for what no other agent shares.
+    WriteOwn,
+    /// Read and write files that are there, and talk to them: devices.
+    Device,
+}
+
+/// Whether symbolic links are followed when a rule's path is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Links {
+    /// Followed, inside the agent's root: the path is the package's or the host's `/usr`.
+    Follow,
+    /// An error: the path is a grant, and others may write there.
+    Refuse,
+}
+
+/// A right to execute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramRule {
+    /// The program, or the directory of programs.
+    pub path: AbsolutePath,
+    /// One file with its interpreters, or all beneath a directory.
+    pub reach: Reach,
+    /// Whether symbolic links on the way are followed.
+    pub links: Links,
+    /// Why.
+    pub cause: String,
+}
+
+/// How far a right to execute reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// One file, the interpreter of its `#!` line, and the loader of that.
+    File,
+    /// Every file beneath a directory. Loaders outside it are not included.
+    Subtree,
+}
+
+/// A port that may be bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenRule {
+    /// The TCP port.
+    pub port: u16,
+    /// Why.
+    pub cause: String,
+}
+
+/// One resource limit; soft and hard are the same. A lower limit that is inherited stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// The limit, in the resource's unit.
+    pub value: u64,
+}
+
+/// The limited resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Bytes of a core file.
+    Core,
+    /// Open file descriptors, as a number above the greatest.
+    OpenFiles,
+    /// Processes and threads of the user inside its user namespace.
+    Tasks,
+    /// Bytes of locked memory.
+    LockedMemory,
+    /// 20 minus the lowest nice value: 0 allows no raise.
+    Nice,
+    /// The highest real-time priority.
+    RealTimePriority,
+}
+
+impl SandboxPlan {
+    /// Parses and checks the bytes of a plan.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
+        if bytes.len() > PLAN_MAX_BYTES {
+            return Err(ReadError::TooLarge(bytes.len()));
+        }
+        let plan: Self = serde_json::from_slice(bytes)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The bytes of the plan.
+    pub fn to_json(&self) -> Result<Vec<u8>, ReadError> {
+        self.check()?;
+        let bytes = serde_json::to_vec(self)?;
+        if bytes.len() > PLAN_MAX_BYTES { Err(ReadError::TooLarge(bytes.len())) } else { Ok(bytes) }
+    }
+
+    fn check(&self) -> Result<(), ReadError> {
+        if self.version != PLAN_VERSION {
+            return Err(ReadError::Version(self.version));
+        }
+        for (what, count) in [
+            ("tree entries", self.tree.len()),
+            ("landlock rules", self.landlock.len()),
+            ("program rules", self.programs.len()),
+            ("listen rules", self.listen.len()),
+            ("arguments", self.program.argv.len()),
+            ("environment variables", self.program.env.len()),
+            ("resource limits", self.rlimits.len()),
+        ] {
+            if count > ENTRIES_MAX {
+                return Err(ReadError::TooMany { what, count });
+            }
+        }
+        match self.program.argv.first() {
+            Some(program) if program.starts_with('/') => Ok(()),
+            _ => Err(ReadError::NoProgram),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Limits: of the unit, set by the supervisor, and of each process, set by the launcher.
+
+use aos_core::config::Limits;
+use serde::{Deserialize, Serialize};
+
+use super::{Resource, Rlimit};
+
+/// The launcher and the init that reaps for the agent are tasks of the unit and of the user too.
+const LAUNCHER_TASKS: u64 = 2;
+/// Open files where the Agentfile says nothing: what a server of moderate size needs.
+const OPEN_FILES_DEFAULT: u64 = 4096;
+/// Processes and threads where the Agentfile says nothing: a compiler run fits, a fork bomb not.
+const TASKS_DEFAULT: u64 = 4096;
+/// The kernel's own default since 5.16.
+const LOCKED_MEMORY_BYTES: u64 = 8 << 20;
+/// With 1 byte no core file is written and, unlike with 0, no core handler is started (core(5)).
+const CORE_BYTES: u64 = 1;
+
+/// Limits in the units of systemd's D-Bus properties; `None` leaves the template's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitLimits {
+    /// `MemoryMax`: bytes.
+    pub memory_max_bytes: Option<u64>,
+    /// `CPUQuotaPerSecUSec`: microseconds of CPU time in each second.
+    pub cpu_quota_per_sec_usec: Option<u64>,
+    /// `TasksMax`: processes and threads, the launcher and its init included.
+    pub tasks_max: Option<u64>,
+    /// `RuntimeMaxUSec`: microseconds.
+    pub runtime_max_usec: Option<u64>,
+}
+
+impl UnitLimits {
+    /// The unit's limits of an Agentfile.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            memory_max_bytes: limits.memory.map(|size| size.bytes()),
+            cpu_quota_per_sec_usec: limits.cpu.map(|quota| quota.usec_per_sec()),
+            tasks_max: limits.tasks.map(|count| u64::from(count.get()) + LAUNCHER_TASKS),
+            runtime_max_usec: limits.runtime.map(|span| span.usec()),
+        }
+    }
+}
+
+/// The limits of each process.
+pub(super) fn rlimits(limits: &Limits) -> Vec<Rlimit> {
+    let open_files = limits.open_files.map_or(OPEN_FILES_DEFAULT, |count| u64::from(count.get()));
+    let tasks = limits.tasks.map_or(TASKS_DEFAULT, |count| u64::from(count.get()));
+    [
+        (Resource::Core, CORE_BYTES),
+        (Resource::OpenFiles, open_files),
+        (Resource::Tasks, tasks + LAUNCHER_TASKS),
+        (Resource::LockedMemory, LOCKED_MEMORY_BYTES),
+        (Resource::Nice, 0),
+        (Resource::RealTimePriority, 0),
+    ]
+    .map(|(resource, value)| Rlimit { resource, value })
+    .to_vec()
+}

@@ -1,0 +1,241 @@
+//! From a table to BPF.
+//!
+//! Numbers with the same verdict in a row form one range; a balanced binary search finds the range.
+//! The depth is the logarithm of the number of ranges, and every path ends in a return.
+
+use aos_sys::seccomp::Instruction;
+
+use super::policy::{Check, Row, Verdict};
+
+/// `AUDIT_ARCH_X86_64` of linux/audit.h.
+const ARCH_X86_64: u32 = 0xc000_003e;
+/// `__X32_SYSCALL_BIT` of asm/unistd.h: at and above it are x32 calls and numbers that no ABI has.
+const X32_BIT: u32 = 0x4000_0000;
+
+// linux/seccomp.h: offsets into struct seccomp_data, and actions.
+const DATA_NUMBER: u32 = 0;
+const DATA_ARCH: u32 = 4;
+const DATA_ARGUMENTS: u32 = 16;
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+
+// linux/filter.h and linux/bpf_common.h
+const LOAD_WORD: u16 = 0x20;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_AT_LEAST: u16 = 0x35;
+const JUMP_ANY_BIT: u16 = 0x45;
+const AND: u16 = 0x54;
+const RETURN: u16 = 0x06;
+
+// errno.h
+const SUCCESS: u32 = 0;
+const EPERM: u32 = 1;
+const EACCES: u32 = 13;
+const ENOSYS: u32 = 38;
+
+/// All `CLONE_NEW*` flags of linux/sched.h but the one for time, which clone(2) cannot take: its
+/// bit is part of the exit signal there.
+const CLONE_NAMESPACES: u32 = 0x7e02_0000;
+/// `CLONE_NEWTIME`, for unshare(2).
+const UNSHARE_TIME: u32 = 0x80;
+
+/// `S_ISUID` and `S_ISGID` of linux/stat.h.
+const SET_ID_BITS: u32 = 0o6000;
+/// `O_CREAT` and `__O_TMPFILE` of asm-generic/fcntl.h: with either, open(2) has a mode.
+const CREATING_FLAGS: u32 = 0o100 | 0o20_000_000;
+
+/// A program for the whole policy. `rows` is in ascending order of number.
+pub(super) fn compile(rows: &[Row], otherwise: Verdict) -> Vec<Instruction> {
+    let mut program = vec![
+        load(DATA_ARCH),
+        branch(JUMP_EQUAL, ARCH_X86_64, 1, 0),
+        ret(RET_KILL_PROCESS),
+        load(DATA_NUMBER),
+        branch(JUMP_AT_LEAST, X32_BIT, 0, 1),
+        ret(RET_KILL_PROCESS),
+    ];
+    program.extend(tree(&ranges(rows, otherwise)));
+    program
+}
+
+/// The verdict from a number on, until the next range starts.
+#[derive(Clone, Copy)]
+struct Range {
+    start: u32,
+    verdict: Verdict,
+}
+
+/// The ranges from 0 up, neighbours with one verdict merged.
+fn ranges(rows: &[Row], otherwise: Verdict) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    let mut push = |start: u32, verdict: Verdict| {
+        if ranges.last().is_none_or(|last| last.verdict != verdict) {
+            ranges.push(Range { start, verdict });
+        }
+    };
+    let mut next = 0;
+    for row in rows {
+        if row.number > next {
+            push(next, otherwise);
+        }
+        push(row.number, row.verdict);
+        next = row.number + 1;
+    }
+    push(next, otherwise);
+    ranges
+}
+
+/// A search over ranges, with the number in the accumulator.
+fn tree(ranges: &[Range]) -> Vec<Instruction> {
+    let (low, high) = ranges.split_at(ranges.len() / 2);
+    let Some(pivot) = high.first() else { return Vec::new() };
+    if low.is_empty() {
+        return leaf(pivot.verdict);
+    }
+    let (low, high) = (tree(low), tree(high));
+    // A conditional jump reaches 255 instructions; a plain one reaches all.
+    let mut program = match u8::try_from(low.len()) {
+        Ok(over) => vec![branch(JUMP_AT_LEAST, pivot.start, over, 0)],
+        Err(_) => vec![
+            branch(JUMP_AT_LEAST, pivot.start, 0, 1),
+            instruction(JUMP, 0, 0, u32::try_from(low.len()).unwrap_or(u32::MAX)),
+        ],
+    };
+    program.extend(low);
+    program.extend(high);
+    program
+}
+
+/// The instructions of one verdict.
+fn leaf(verdict: Verdict) -> Vec<Instruction> {
+    match verdict {
+        Verdict::Allow => vec![ret(RET_ALLOW)],
+        Verdict::Deny => vec![errno(EPERM)],
+        Verdict::Absent => vec![errno(ENOSYS)],
+        Verdict::Check(check) => leaf_of_check(check),
+    }
+}
+
+fn leaf_of_check(check: Check) -> Vec<Instruction> {
+    match check {
+        Check::CloneFlags => deny_bits(0, CLONE_NAMESPACES),
+        Check::UnshareFlags => deny_bits(0, CLONE_NAMESPACES | UNSHARE_TIME),
+        Check::SocketKind => socket_kind(),
+        // TIOCSTI, TIOCLINUX, TIOCSETD of asm-generic/ioctls.h; the kernel takes 32 bits of it.
+        Check::IoctlRequest => deny_values(1, &[0x5412, 0x541c, 0x5423]),
+        Check::MemfdFlags => memfd_flags(),
+        // PR_SET_MM, PR_SCHED_CORE, PR_SET_PTRACER of linux/prctl.h.
+        Check::PrctlOption => deny_values(0, &[35, 62, 0x5961_6d61]),
+        Check::FileMode(mode) => deny_bits(mode, SET_ID_BITS),
+        Check::CreationMode(flags) => creation_mode(flags),
+        // F_NOTIFY of linux/fcntl.h.
+        Check::FcntlCommand => deny_values(1, &[1026]),
+        Check::PrlimitTarget => prlimit_target(),
+        // RLIMIT_CORE is 4.
+        Check::SetrlimitResource => {
+            vec![load(argument_low(0)), branch(JUMP_EQUAL, 4, 0, 1), errno(SUCCESS), ret(RET_ALLOW)]
+        }
+    }
+}
+
+fn creation_mode(flags: u32) -> Vec<Instruction> {
+    let mut program =
+        vec![load(argument_low(flags)), branch(JUMP_ANY_BIT, CREATING_FLAGS, 1, 0), ret(RET_ALLOW)];
+    program.extend(deny_bits(flags + 1, SET_ID_BITS));
+    program
+}
+
+fn deny_bits(argument: u32, bits: u32) -> Vec<Instruction> {
+    vec![load(argument_low(argument)), branch(JUMP_ANY_BIT, bits, 0, 1), errno(EPERM), ret(RET_ALLOW)]
+}
+
+fn deny_values(argument: u32, values: &[u32]) -> Vec<Instruction> {
+    let mut program = vec![load(argument_low(argument))];
+    for value in values {
+        program.extend([branch(JUMP_EQUAL, *value, 0, 1), errno(EPERM)]);
+    }
+    program.push(ret(RET_ALLOW));
+    program
+}
+
+/// Goes on with the instruction after the group if the accumulator is one of three values.
+fn require_one_of(values: [u32; 3]) -> [Instruction; 4] {
+    let [first, second, third] = values;
+    [
+        branch(JUMP_EQUAL, first, 3, 0),
+        branch(JUMP_EQUAL, second, 2, 0),
+        branch(JUMP_EQUAL, third, 1, 0),
+        errno(EPERM),
+    ]
+}
+
+fn socket_kind() -> Vec<Instruction> {
+    // AF_UNIX, AF_INET, AF_INET6
+    let mut program = vec![load(argument_low(0))];
+    program.extend(require_one_of([1, 2, 10]));
+    // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET without the flags above the low four bits
+    program.extend([load(argument_low(1)), instruction(AND, 0, 0, 0xf)]);
+    program.extend(require_one_of([1, 2, 5]));
+    // the default, IPPROTO_TCP, IPPROTO_UDP
+    program.push(load(argument_low(2)));
+    program.extend(require_one_of([0, 6, 17]));
+    program.push(ret(RET_ALLOW));
+    program
+}
+
+fn memfd_flags() -> Vec<Instruction> {
+    // MFD_NOEXEC_SEAL is 8, MFD_EXEC is 16.
+    vec![
+        load(argument_low(1)),
+        branch(JUMP_ANY_BIT, 8, 1, 0),
+        errno(EACCES),
+        branch(JUMP_ANY_BIT, 16, 0, 1),
+        errno(EACCES),
+        ret(RET_ALLOW),
+    ]
+}
+
+fn prlimit_target() -> Vec<Instruction> {
+    vec![
+        load(argument_low(0)),
+        branch(JUMP_EQUAL, 0, 1, 0),
+        errno(EPERM),
+        load(argument_low(1)),
+        branch(JUMP_EQUAL, 4, 1, 0),
+        ret(RET_ALLOW),
+        // A null pointer to the new limit only reads: both halves are zero.
+        load(argument_low(2)),
+        branch(JUMP_EQUAL, 0, 0, 2),
+        load(argument_low(2) + 4),
+        branch(JUMP_EQUAL, 0, 1, 0),
+        errno(SUCCESS),
+        ret(RET_ALLOW),
+    ]
+}
+
+/// Offset of the low 32 bits of an argument, on a little-endian machine.
+const fn argument_low(index: u32) -> u32 {
+    DATA_ARGUMENTS + 8 * index
+}
+
+const fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {
+    Instruction { code, jump_true, jump_false, operand }
+}
+
+const fn load(offset: u32) -> Instruction {
+    instruction(LOAD_WORD, 0, 0, offset)
+}
+
+const fn branch(code: u16, operand: u32, jump_true: u8, jump_false: u8) -> Instruction {
+    instruction(code, jump_true, jump_false, operand)
+}
+
+const fn ret(action: u32) -> Instruction {
+    instruction(RETURN, 0, 0, action)
+}
+
+const fn errno(number: u32) -> Instruction {
+    ret(RET_ERRNO | number)
+}

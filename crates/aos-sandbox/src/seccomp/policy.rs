@@ -1,0 +1,129 @@
+//! The vocabulary of a filter, and the named policies.
+
+use aos_sys::seccomp::Instruction;
+use serde::{Deserialize, Serialize};
+
+use super::generate;
+use super::table::TABLE;
+
+/// What happens to a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It runs.
+    Allow,
+    /// `EPERM`.
+    Deny,
+    /// `ENOSYS`, as from a kernel that lacks it: the caller falls back to what it used before.
+    Absent,
+    /// It depends on the arguments.
+    Check(Check),
+}
+
+/// A decision by argument values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// clone(2): `EPERM` with any namespace flag.
+    CloneFlags,
+    /// unshare(2): `EPERM` with any namespace flag.
+    UnshareFlags,
+    /// socket(2), socketpair(2): families UNIX, INET, INET6; types stream, datagram, seqpacket;
+    /// protocols default, TCP, UDP. Else `EPERM`. Among what that leaves out is MPTCP (262), which
+    /// passes Landlock's TCP rules.
+    SocketKind,
+    /// ioctl(2): `EPERM` for TIOCSTI and TIOCLINUX, which type into a terminal, and for TIOCSETD,
+    /// which loads line disciplines.
+    IoctlRequest,
+    /// `memfd_create(2)`: `EACCES` unless the file is sealed against execution. The same as
+    /// `vm.memfd_noexec=2`, which only root could set; Landlock does not see these files.
+    MemfdFlags,
+    /// chmod(2), creat(2) and their kin: `EPERM` for a set-user-id or set-group-id bit in the mode,
+    /// which is the argument of this index. A file below a grant lies on the host's own mount, where
+    /// such a program would give its caller the agent's user.
+    FileMode(u32),
+    /// open(2) and its kin: as `FileMode` when the flags, at this index, create a file; the mode is
+    /// the next argument.
+    CreationMode(u32),
+    /// fcntl(2): `EPERM` for `F_NOTIFY`, which watches a directory by a signal.
+    FcntlCommand,
+    /// prctl(2): `EPERM` for `PR_SET_MM`, `PR_SET_PTRACER`, `PR_SCHED_CORE`.
+    PrctlOption,
+    /// prlimit64(2): `EPERM` for another process (init has the same uid). Setting `RLIMIT_CORE`
+    /// does nothing and succeeds: the limit is 1 byte, which also keeps a core handler from being
+    /// started, as 0 would not; programs that switch dumps off expect success.
+    PrlimitTarget,
+    /// setrlimit(2): `RLIMIT_CORE` as above.
+    SetrlimitResource,
+}
+
+/// One line of a policy table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The system call's number on x86_64.
+    pub number: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// What happens.
+    pub verdict: Verdict,
+}
+
+/// The named policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// The allow-list of an agent: [`TABLE`], anything else `ENOSYS`.
+    #[serde(rename = "agent-v1")]
+    Agent,
+    /// What the reaping init needs after it has started the agent, anything else `EPERM`.
+    #[serde(rename = "init-v1")]
+    Init,
+}
+
+impl Policy {
+    /// The policy's table, in the order of the numbers.
+    pub fn rows(self) -> &'static [Row] {
+        match self {
+            Self::Agent => TABLE,
+            Self::Init => INIT,
+        }
+    }
+
+    /// The verdict for a number that the table lacks.
+    pub const fn otherwise(self) -> Verdict {
+        match self {
+            Self::Agent => Verdict::Absent,
+            Self::Init => Verdict::Deny,
+        }
+    }
+
+    /// The filter, ready to be installed.
+    pub fn compile(self) -> Vec<Instruction> {
+        generate::compile(self.rows(), self.otherwise())
+    }
+}
+
+const fn allowed(number: u32, name: &'static str) -> Row {
+    Row { number, name, verdict: Verdict::Allow }
+}
+
+/// The init waits for signals and children, passes signals on, sends the readiness message, writes
+/// an error, frees memory and exits.
+static INIT: &[Row] = &[
+    allowed(0, "read"),
+    allowed(1, "write"),
+    allowed(3, "close"),
+    allowed(9, "mmap"),
+    allowed(11, "munmap"),
+    allowed(12, "brk"),
+    allowed(13, "rt_sigaction"),
+    allowed(14, "rt_sigprocmask"),
+    allowed(15, "rt_sigreturn"),
+    allowed(28, "madvise"),
+    allowed(44, "sendto"),
+    allowed(60, "exit"),
+    allowed(61, "wait4"),
+    allowed(62, "kill"),
+    allowed(128, "rt_sigtimedwait"),
+    allowed(131, "sigaltstack"),
+    allowed(202, "futex"),
+    allowed(219, "restart_syscall"),
+    allowed(231, "exit_group"),
+];

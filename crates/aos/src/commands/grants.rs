@@ -1,0 +1,44 @@
+//! What a package may do, shown to whoever brings it onto the machine: the package's author chose it.
+
+use anyhow::Result;
+use aos_client::Client;
+
+use crate::output::Output;
+use crate::supervisor;
+
+/// Tells, on standard error, what an installed package is granted when it runs.
+pub(crate) async fn show(client: &Client, reference: &str, out: Output) -> Result<()> {
+    let packages = client.packages().await.map_err(supervisor::explain)?;
+    let Some(package) = packages.iter().find(|package| package.reference == reference) else {
+        return Ok(());
+    };
+    for line in lines(reference, &package.capabilities) {
+        out.note(&line);
+    }
+    Ok(())
+}
+
+fn lines(reference: &str, capabilities: &[String]) -> Vec<String> {
+    if capabilities.is_empty() {
+        return vec![format!("{reference} may do nothing outside its own workspace")];
+    }
+    let mut lines = vec![format!("{reference} may, where its Unix user may:")];
+    lines.extend(capabilities.iter().map(|capability| format!("  {capability}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_capability_is_a_line() {
+        assert_eq!(lines("a:1.0.0", &[]), ["a:1.0.0 may do nothing outside its own workspace"]);
+        let capabilities = ["file_read: /srv/**".to_owned(), "listen: 8080".to_owned()];
+        let shown = lines("a:1.0.0", &capabilities);
+        assert_eq!(
+            shown,
+            ["a:1.0.0 may, where its Unix user may:", "  file_read: /srv/**", "  listen: 8080"]
+        );
+    }
+}

@@ -1,0 +1,268 @@
+//! What the manual says beyond the options: examples, exit statuses, files and references. One table; `--help`
+//! and the manual pages are made from it.
+
+use clap::Command;
+
+/// The manual of one command.
+pub(crate) struct Page {
+    /// The words after `aos`; empty for `aos` itself.
+    pub(crate) command: &'static str,
+    /// Command lines and what they do.
+    pub(crate) examples: &'static [(&'static str, &'static str)],
+    /// Exit statuses and what they mean.
+    pub(crate) exit: &'static [(&'static str, &'static str)],
+    /// Files and what they are.
+    pub(crate) files: &'static [(&'static str, &'static str)],
+    /// Other pages.
+    pub(crate) see_also: &'static [&'static str],
+}
+
+const EXIT: &[(&str, &str)] = &[
+    ("0", "It was done."),
+    ("1", "It failed; the reason is on standard error, with a hint where something can be done about it."),
+    ("2", "The command line is wrong."),
+    ("141", "The reader of the output went away."),
+];
+
+const EXIT_RUN: &[(&str, &str)] = &[
+    ("0", "The agent ended well."),
+    ("N", "The agent's own exit status."),
+    ("124", "The agent took longer than its limit and was ended."),
+    ("125", "aos itself failed: the package was not built, installed or started."),
+    ("128+N", "The agent was ended by signal N; 137 when it used more memory than its limit."),
+    ("130", "A second Ctrl-C left the agent to itself."),
+    ("141", "The reader of the output went away; the agent goes on."),
+    ("2", "The command line is wrong (an agent may exit with 2, too)."),
+];
+
+const WORKSPACE: (&str, &str) =
+    ("/var/lib/aos-agents/ID", "The workspace of an agent, which it sees as /workspace.");
+const STORE: (&str, &str) = ("/var/lib/aos/store", "The installed packages: an OCI image layout.");
+
+/// The pages, in the order of the commands.
+pub(crate) const PAGES: &[Page] = &[
+    Page {
+        command: "",
+        examples: &[
+            ("aos run ./examples/sitewatch", "Build, install and run the agent in a folder."),
+            ("aos list", "Show the agents."),
+            ("aos explain sitewatch", "Show what confines an agent."),
+            ("sudo aos configure", "Set up this machine."),
+        ],
+        exit: EXIT,
+        files: &[
+            ("/etc/aos/providers.d/NAME.toml", "A model provider: kind and base_url."),
+            ("/etc/credstore.encrypted/aos.provider.NAME", "Its key, encrypted by systemd-creds(1)."),
+            ("/etc/aos/enabled/ID", "An agent that is started at boot."),
+            STORE,
+            WORKSPACE,
+        ],
+        see_also: &["systemctl(1)", "journalctl(1)", "systemd-cgtop(1)", "polkit(8)"],
+    },
+    Page {
+        command: "run",
+        examples: &[
+            ("aos run ./examples/sitewatch", "Build the agent in a folder and run it to its end."),
+            ("aos run ./watch -- /srv/www", "Pass arguments to the agent."),
+            ("aos run sitewatch:1.0.0 --name www", "Run an installed package as the agent `www`."),
+            ("aos run reviewer.aap --detach", "Run a package file in the background; print the agent's id."),
+        ],
+        exit: EXIT_RUN,
+        files: &[WORKSPACE],
+        see_also: &["aos-build(1)", "aos-logs(1)", "aos-stop(1)", "aos-explain(1)"],
+    },
+    Page {
+        command: "build",
+        examples: &[
+            ("aos build .", "Build NAME-VERSION.aap from the Agentfile in this folder."),
+            ("aos build ./watch -o /tmp/watch.aap", "Build into a file of your choice."),
+        ],
+        exit: EXIT,
+        files: &[("Agentfile.yaml, Agentfile.json, Agentfile.toml", "What the package is built from.")],
+        see_also: &["aos-install(1)", "aos-run(1)"],
+    },
+    Page {
+        command: "install",
+        examples: &[("aos install watch-1.0.0.aap", "Put a package into the store.")],
+        exit: EXIT,
+        files: &[STORE],
+        see_also: &["aos-build(1)", "aos-packages(1)"],
+    },
+    Page {
+        command: "list",
+        examples: &[
+            ("aos list", "Show the agents."),
+            (
+                "aos list --json | jq -r '.[] | select(.state == \"failed\").id'",
+                "The ids of those that failed.",
+            ),
+        ],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-status(1)", "aos-packages(1)"],
+    },
+    Page {
+        command: "status",
+        examples: &[("aos status sitewatch", "Show one agent."), ("aos status", "Show the supervisor.")],
+        exit: EXIT,
+        files: &[WORKSPACE],
+        see_also: &["aos-explain(1)", "aos-logs(1)", "systemctl(1)"],
+    },
+    Page {
+        command: "logs",
+        examples: &[
+            ("aos logs sitewatch", "Show all that the agent wrote."),
+            ("aos logs -f -n 20 sitewatch", "Show the last 20 lines, and new ones as they come."),
+            ("aos logs --since -1h --system sitewatch", "The last hour, with what systemd says."),
+        ],
+        exit: EXIT,
+        files: &[],
+        see_also: &["journalctl(1)", "aos-status(1)"],
+    },
+    Page {
+        command: "explain",
+        examples: &[
+            ("aos explain sitewatch", "Show each layer: what was asked, what the kernel confirms."),
+            ("aos explain --json sitewatch", "The same for a program."),
+        ],
+        exit: EXIT,
+        files: &[("/run/aos-agents/ID/report.json", "What the launcher read back from the kernel.")],
+        see_also: &["aos-status(1)", "landlock(7)", "seccomp(2)", "namespaces(7)"],
+    },
+    Page {
+        command: "start",
+        examples: &[("aos start sitewatch", "Start an agent that exists.")],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-run(1)", "aos-stop(1)"],
+    },
+    Page {
+        command: "stop",
+        examples: &[("aos stop sitewatch www", "Stop two agents.")],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-start(1)", "aos-remove(1)"],
+    },
+    Page {
+        command: "restart",
+        examples: &[("aos restart sitewatch", "Stop an agent and start it again.")],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-start(1)", "aos-stop(1)"],
+    },
+    Page {
+        command: "enable",
+        examples: &[("aos enable sitewatch", "Start the agent at every boot.")],
+        exit: EXIT,
+        files: &[("/etc/aos/enabled/ID", "The agent's limits; its presence enables the agent.")],
+        see_also: &["aos-disable(1)", "systemd.generator(7)"],
+    },
+    Page {
+        command: "disable",
+        examples: &[("aos disable sitewatch", "Start the agent at boot no longer.")],
+        exit: EXIT,
+        files: &[("/etc/aos/enabled/ID", "The agent's limits; its presence enables the agent.")],
+        see_also: &["aos-enable(1)"],
+    },
+    Page {
+        command: "remove",
+        examples: &[
+            ("aos remove sitewatch", "Remove a stopped agent and its workspace."),
+            ("aos remove --stop --keep-workspace www", "Stop it first, and keep its files."),
+        ],
+        exit: EXIT,
+        files: &[WORKSPACE],
+        see_also: &["aos-stop(1)", "aos-packages(1)"],
+    },
+    Page {
+        command: "packages",
+        examples: &[
+            ("aos packages", "Show the installed packages."),
+            ("aos packages remove sitewatch:1.0.0", "Remove one that no agent uses."),
+        ],
+        exit: EXIT,
+        files: &[STORE],
+        see_also: &["aos-install(1)", "aos-list(1)"],
+    },
+    Page {
+        command: "configure",
+        examples: &[
+            ("sudo aos configure", "Ask about everything; Enter keeps what is in brackets."),
+            ("sudo aos configure --section provider", "Ask about the model provider only."),
+            (
+                "sudo aos configure --provider anthropic --key-from-file - < key",
+                "Set up a provider without a question.",
+            ),
+            ("sudo aos configure --hostname lab --timezone Europe/Paris", "Set the name and the time zone."),
+        ],
+        exit: EXIT,
+        files: &[
+            ("/etc/aos/configured", "Its presence means that the first boot's questions are answered."),
+            ("/etc/aos/providers.d/NAME.toml", "A model provider: kind and base_url."),
+            ("/etc/credstore.encrypted/aos.provider.NAME", "Its key, encrypted by systemd-creds(1)."),
+            ("/root/.ssh/authorized_keys", "The SSH keys that may log in as root."),
+            ("/etc/systemd/network/10-aos.network", "The static address, where no DHCP server answers."),
+            (
+                "AOS-CRED:/credstore/",
+                "Credentials on a partition with this label, read at the first boot: \
+              aos.hostname, aos.timezone, aos.provider, aos.provider-base-url, aos.provider-key, aos.wizard \
+              (yes or no), ssh.authorized_keys.root, passwd.hashed-password.root. The first six also come as \
+              system credentials, the last two then by systemd's own means.",
+            ),
+        ],
+        see_also: &["systemd-creds(1)", "systemd.system-credentials(7)", "systemd.network(5)"],
+    },
+];
+
+/// The manual of a command.
+pub(crate) fn page(command: &str) -> Option<&'static Page> {
+    PAGES.iter().find(|page| page.command == command)
+}
+
+/// Adds the examples to the long help of every command that has a page.
+pub(crate) fn add_examples(command: Command) -> Command {
+    let command = with_examples(command, "");
+    command.mut_subcommands(|sub| {
+        let name = sub.get_name().to_owned();
+        with_examples(sub, &name)
+    })
+}
+
+fn with_examples(command: Command, name: &str) -> Command {
+    match page(name) {
+        Some(page) => {
+            let lines = page.examples.iter().map(|(line, what)| format!("  {line}\n      {what}"));
+            let text = format!("Examples:\n{}", lines.collect::<Vec<_>>().join("\n"));
+            command.after_long_help(text)
+        }
+        None => command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_and_every_page_a_command() {
+        let command = crate::cli::command();
+        let mut names: Vec<&str> =
+            command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(Command::get_name).collect();
+        names.push("");
+        names.sort_unstable();
+        let mut pages: Vec<&str> = PAGES.iter().map(|page| page.command).collect();
+        pages.sort_unstable();
+        assert_eq!(names, pages);
+    }
+
+    #[test]
+    fn every_example_parses() {
+        for (line, _) in PAGES.iter().flat_map(|page| page.examples) {
+            let line = line.split(['|', '<']).next().unwrap();
+            let words: Vec<&str> = line.split_whitespace().skip_while(|word| *word == "sudo").collect();
+            crate::cli::command()
+                .try_get_matches_from(&words)
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+}

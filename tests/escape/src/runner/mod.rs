@@ -1,0 +1,160 @@
+//! The outside of a run: a host with things to steal, a plan, the launcher, and the judgement.
+#![allow(clippy::disallowed_methods, reason = "the runner starts the launcher and the processes around it")]
+
+mod host;
+pub mod launcher;
+pub mod probe;
+pub mod unit;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use thiserror::Error;
+
+use crate::corpus::CORPUS;
+use crate::outcome::Outcome;
+pub use host::Host;
+use probe::Line;
+
+/// How the launcher is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Situation {
+    /// As root, with `--uid`.
+    Root,
+    /// As the agent's user.
+    User,
+    /// By systemd, as `aos-agent@escape.service`.
+    Unit,
+}
+
+impl Situation {
+    /// Its name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Root => "as root with --uid",
+            Self::User => "as an unprivileged user",
+            Self::Unit => "as aos-agent@escape.service",
+        }
+    }
+
+    /// The situations that the calling user can make anywhere: not the unit, which needs an installed
+    /// system.
+    pub fn possible() -> Vec<Self> {
+        if rustix::process::geteuid().is_root() { vec![Self::Root, Self::User] } else { vec![Self::User] }
+    }
+}
+
+/// What came of one attempt.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The place in the corpus.
+    pub index: usize,
+    /// How the attempt ended.
+    pub attempt: Outcome,
+    /// How the neighbour ended.
+    pub neighbour: Outcome,
+    /// Whether both are as they have to be.
+    pub ok: bool,
+}
+
+/// Why there is no result at all.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The host could not be prepared.
+    #[error("cannot prepare {what}: {source}")]
+    Prepare {
+        /// What was prepared.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No plan.
+    #[error("no plan: {0}")]
+    Plan(String),
+    /// The launcher could not be built or started.
+    #[error("the launcher: {0}")]
+    Launcher(String),
+    /// The probe said nothing.
+    #[error("the probe did not run: {0}")]
+    Nothing(String),
+}
+
+/// Names what could not be prepared.
+pub(crate) trait Preparing<T> {
+    fn preparing(self, what: impl Into<String>) -> Result<T, RunError>;
+}
+
+impl<T, E: Into<std::io::Error>> Preparing<T> for Result<T, E> {
+    fn preparing(self, what: impl Into<String>) -> Result<T, RunError> {
+        self.map_err(|source| RunError::Prepare { what: what.into(), source: source.into() })
+    }
+}
+
+/// A new directory that the agent's user can reach: below `/srv`, or for others than root in this
+/// crate's own. `/tmp` is private to each agent and can never be granted.
+pub fn scratch() -> Result<Scratch, RunError> {
+    let parent = if rustix::process::geteuid().is_root() { "/srv" } else { env!("CARGO_MANIFEST_DIR") };
+    let name = format!("aos-escape-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = Path::new(parent).join(name);
+    std::fs::create_dir(&path).preparing(path.display().to_string())?;
+    Ok(Scratch(path))
+}
+
+/// A directory that is removed with all in it when the value is dropped.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed stays visible in /srv; there is nobody to tell.
+        std::fs::remove_dir_all(&self.0).unwrap_or_default();
+    }
+}
+
+/// Numbers the directories of one process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Runs the corpus once. What did not run, since an attempt ended the whole agent, has failed.
+pub fn run(
+    launch: &Path,
+    probe: &Path,
+    situation: Situation,
+    scratch: Scratch,
+) -> Result<Vec<Judged>, RunError> {
+    let host = Host::prepare(scratch, probe, situation)?;
+    let output = host.launch(launch, situation)?;
+    let lines: Vec<Line> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    if lines.is_empty() {
+        return Err(RunError::Nothing(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    if situation != Situation::Unit {
+        host.check_notifications()?;
+    }
+    Ok(judge(&lines))
+}
+
+fn judge(lines: &[Line]) -> Vec<Judged> {
+    let outcome = |index: usize, is_neighbour: bool| {
+        let line = lines.iter().find(|line| line.index == index && line.is_neighbour == is_neighbour);
+        line.map_or_else(|| Outcome::Other("did not run".to_owned()), |line| line.outcome.clone())
+    };
+    CORPUS
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            let (attempt, neighbour) = (outcome(index, false), outcome(index, true));
+            let ok = entry.expected.is_met_by(&attempt) && neighbour == Outcome::Done;
+            Judged { index, attempt, neighbour, ok }
+        })
+        .collect()
+}
