@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
             store.remove(&digest.parse().expect("a reference"), |_| false).expect("it is there");
         }
     }
-    for place in ["tmp", "rootfs", "store/blobs/sha256"] {
+    for place in ["tmp", "leases", "partial", "rootfs", "store/blobs/sha256"] {
         let mut left = std::fs::read_dir(dir.path().join(place)).expect("it is listed");
         assert!(left.next().is_none(), "{place} is not empty");
     }

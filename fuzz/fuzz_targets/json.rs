@@ -3,7 +3,9 @@
 
 use aos_core::config::ResolvedAgent;
 use aos_core::report::LaunchReport;
-use aos_package::oci::{Index, Manifest, PackageConfig, check_layout};
+use aos_package::oci::{
+    ArtifactManifest, ForeignConfig, ForeignDocument, Index, Manifest, PackageConfig, check_layout,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -21,6 +23,14 @@ fuzz_target!(|bytes: &[u8]| {
         let written = manifest.to_json().expect("it was read");
         assert_eq!(Manifest::parse(&written).expect("it was written"), manifest);
     }
+    if let Ok(attachment) = ArtifactManifest::parse(bytes) {
+        let written = attachment.to_json().expect("it was read");
+        assert_eq!(ArtifactManifest::parse(&written).expect("it was written"), attachment);
+    }
+    if let Ok(ForeignDocument::Index(index)) = ForeignDocument::parse(bytes) {
+        drop(index.select("amd64").cloned());
+    }
+    drop(ForeignConfig::parse(bytes));
     drop(PackageConfig::parse(bytes));
     drop(check_layout(bytes));
 });

@@ -26,7 +26,9 @@ def pack(places: Places, step: Step) -> Path:
     tool = _aos(places, step)
     target = places.cache / f"{EXAMPLE}.aap"
     target.unlink(missing_ok=True)
-    step.run([str(tool), "build", str(places.root / "examples" / EXAMPLE), "--output", str(target)])
+    # A store of its own: nothing of this machine's.
+    store = {"AOS_STORE": str(places.cache / "aos-store")}
+    step.run([str(tool), "build", str(places.root / "examples" / EXAMPLE), "--output", str(target)], env=store)
     step.note = f"{target.stat().st_size / 1e3:.0f} kB"
     return target
 
@@ -43,10 +45,12 @@ def run_inside(guest: Guest, package: Path, step: Step) -> str:
     """Install and run the package in the machine; returns what the agent printed and its unit's status."""
     inside = f"/root/{package.name}"
     guest.push(package, inside)
-    ran = guest.run(f"aos run {inside}", timeout_s=600, check=False)
-    step.write(ran.stdout + ran.stderr)
-    if ran.returncode != 0:
-        raise StepFailed(f"`aos run {inside}` in the machine ended with status {ran.returncode}: {ran.stderr.strip()[-1500:]}")
+    # Nobody signed it: whoever is root in the machine vouches for it.
+    for command in (f"aos install --local {inside}", f"aos run {EXAMPLE}"):
+        ran = guest.run(command, timeout_s=600, check=False)
+        step.write(ran.stdout + ran.stderr)
+        if ran.returncode != 0:
+            raise StepFailed(f"`{command}` in the machine ended with status {ran.returncode}: {ran.stderr.strip()[-1500:]}")
     status = guest.run(f"systemctl status --no-pager --full aos-agent@{EXAMPLE}.service", check=False).stdout
     step.write(status)
     return f"{ran.stdout.rstrip()}\n\n$ systemctl status aos-agent@{EXAMPLE}\n{status.rstrip()}"

@@ -1,9 +1,18 @@
 """The agents that the package tests run, and users of the machine who run them."""
 
+import os
 import shutil
 
 # Where they lie in the machine.
 HOME = "/srv/agents"
+# A stranger, and one who will be in the group `aos` once it exists; their stores are in their homes.
+USERS = {"stranger": 2001, "reader": 2002}
+
+
+def home(user):
+    """A user's home, outside of what the section `remove and purge` looks at."""
+    return f"/srv/home/{user}"
+
 
 TICK = """\
 import os, sys, time
@@ -49,5 +58,9 @@ def write_all(machine, examples):
     shutil.copytree(examples, machine.root / "srv/agents/examples", symlinks=True)
     write(machine, "tick", "tick.py", TICK, lifecycle="persistent")
     write(machine, "exit7", "exit7.py", EXIT)
-    # A stranger, and one who will be in the group `aos` once it exists.
-    machine.write("/etc/sysusers.d/test.conf", "u stranger 2001 - /srv /bin/sh\nu reader 2002 - /srv /bin/sh\n")
+    lines = [f"u {user} {uid} - {home(user)} /bin/sh\n" for user, uid in USERS.items()]
+    machine.write("/etc/sysusers.d/test.conf", "".join(lines))
+    for user, uid in USERS.items():
+        folder = machine.root / home(user).lstrip("/")
+        folder.mkdir(parents=True)
+        os.chown(folder, uid, uid)

@@ -73,7 +73,7 @@ def difference(before, after):
 
 
 def packages(checks, machine):
-    """Archives that were cut or changed."""
+    """Archives that were cut or changed. They are installed as local: no missing signature refuses them."""
     built = machine.run("aos", "build", "./exit7", "--output", "/srv/agents/exit7.aap", cwd=HOME)
     checks.succeeds("aos build writes a package", built)
     file = machine.root / "srv/agents/exit7.aap"
@@ -94,7 +94,7 @@ def packages(checks, machine):
     for name, data in variants.items():
         machine.write("/srv/agents/variant.aap", data)
         before = listing(machine)
-        done = machine.run("aos", "install", "/srv/agents/variant.aap")
+        done = machine.run("aos", "install", "--local", "/srv/agents/variant.aap")
         checks.refused(f"package: {name}", done, "variant.aap")
         after = listing(machine)
         checks.check(f"package: {name}: nothing stays", before == after, difference(before, after))
@@ -110,7 +110,8 @@ def hostile(checks, machine):
     for line in written.splitlines():
         name, says = line.split("\t")
         before = listing(machine)
-        done = machine.run("aos", "install", f"/srv/agents/hostile/{name}", timeout_s=120)
+        # As root's own, so that it is not the missing signature that refuses it.
+        done = machine.run("aos", "install", "--local", f"/srv/agents/hostile/{name}", timeout_s=120)
         checks.refused(f"{name}: {says}", done, name, says)
         after = listing(machine)
         checks.check(f"{name}: nothing stays", before == after, difference(before, after))

@@ -3,10 +3,15 @@
 remove: agents stop, programs go, settings and state stay. purge: settings and the daemon's state
 go. Kept on purpose: workspaces that agents wrote (/var/lib/aos-agents), the users they belong
 to (/etc/userdb) with the counter that keeps a uid from being given twice (/var/lib/aos-accounts),
-and, as with every Debian package, the system user and groups in /etc/passwd and /etc/group.
+the packages that root built or pulled (/var/lib/aos-packages, without its cache), and, as with every
+Debian package, the system user and groups in /etc/passwd and /etc/group.
 """
 
 from agents import HOME
+
+# What purge keeps.
+KEPT = ("/var/lib/aos-agents", "/var/lib/aos-accounts", "/var/lib/aos-packages", "/etc/userdb")
+PACKAGES = "/var/lib/aos-packages"
 
 # Trees whose content changes by running the machine at all.
 NOISE = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/cache", "/var/lib/apt", "/var/lib/dpkg",
@@ -48,6 +53,7 @@ def removed(checks, machine):
     checks.check("no unit of ours is left", not wants.out.strip(), wants.text)
     checks.check("state is kept", machine.run("test", "-f", "/var/lib/aos/state.sqlite").code == 0)
     checks.check("workspaces are kept", machine.run("test", "-d", "/var/lib/aos-agents/sitewatch").code == 0)
+    checks.check("root's packages and their cache are kept", machine.run("test", "-d", f"{PACKAGES}/cache").code == 0)
 
 
 def purged(checks, machine, before):
@@ -60,13 +66,16 @@ def purged(checks, machine, before):
     left = sorted(path for path in snapshot(machine) - before
                   if path not in REWRITTEN and "__pycache__" not in path)
     owned = set(machine.sh("cat /var/lib/dpkg/info/*.list").out.splitlines())
-    kept = [path for path in left if path.startswith(("/var/lib/aos-agents", "/var/lib/aos-accounts", "/etc/userdb"))]
+    kept = [path for path in left if path.startswith(KEPT)]
     stray = [path for path in left if path not in owned and path not in kept]
     ours = [path for path in stray if "aos" in path or "agentd" in path]
-    checks.check("no file of ours is left but workspaces and their users", not ours, "\n".join(ours))
+    checks.check("no file of ours is left but workspaces, their users, and packages", not ours, "\n".join(ours))
     strange = [path for path in stray if path not in ours and not path.startswith(GENERATED)]
     checks.check("nothing else is left either", not strange, "\n".join(strange))
     checks.check("a workspace that agents wrote is kept", any("sitewatch" in path for path in kept), "\n".join(left))
+    cache = [path for path in kept if path.startswith(f"{PACKAGES}/cache")]
+    checks.check("root's packages are kept, their cache is not", f"{PACKAGES}/store/index.json" in kept and not cache,
+                 "\n".join(cache))
     missing = sorted(before - snapshot(machine))
     checks.check("nothing that was there is gone", not missing, "\n".join(missing))
     runtime = machine.sh("find /run -path /run/systemd/units -prune -o -name '*aos*' -print")

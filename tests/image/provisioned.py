@@ -80,7 +80,7 @@ def hardening(checks, guest):
 
 
 def examples(checks, bed, machine):
-    """Both examples, from their folders in the image, as a user runs them."""
+    """The examples, from their folders in the image, as a user runs them."""
     guest = machine.guest
     first = guest.run("aos run /usr/share/aos/examples/sitewatch", check=False, timeout_s=bed.command_s)
     checks.check("aos run sitewatch ends with 0 and reports", first.returncode == 0 and "baseline" in first.stdout, first.stdout + first.stderr)
@@ -98,5 +98,8 @@ def examples(checks, bed, machine):
     listed = guest.run("aos list --json", check=False).stdout
     ids = {agent.get("id") for agent in json.loads(listed or "[]")}
     checks.check("aos list has it", "sitewatch" in ids, listed)
+    # Three stages, two of them with steps that run in the launcher, on the image's kernel and file systems.
+    spell = guest.run("aos run /usr/share/aos/examples/spell -- teh lazy dog", check=False, timeout_s=bed.command_s)
+    checks.check("spell is built by steps, and reports its word", spell.returncode == 1 and spell.stdout.strip() == "teh", spell.stdout + spell.stderr)
     jail = guest.run("aos run /usr/share/aos/examples/jailbreak", check=False, timeout_s=bed.command_s)
     checks.check("the jailbreak fails on Debian 13's kernel", jail.returncode == 0 and "NOT STOPPED" not in jail.stdout, jail.stdout + jail.stderr)

@@ -20,7 +20,7 @@ boot_timeout_s=${AOS_NSPAWN_BOOT_TIMEOUT:-180}
 # `minimal` is without our dependencies: they wait, downloaded, in its apt cache, so that
 # `apt install ./agentd_*.deb` can resolve them without a network.
 packages_minimal=(systemd systemd-sysv dbus libpam-systemd apt)
-packages_dependencies=(polkitd libnss-systemd python3)
+packages_dependencies=(polkitd libnss-systemd python3 ca-certificates)
 packages_full=(procps strace sqlite3 less)
 
 usage() {
@@ -110,7 +110,7 @@ cmd_base() {
         shift
     fi
     local kind=${1:-full} key path
-    key=$( (base_packages "$kind"; declare -f build_base; "$here/debian-mirror" "$suite") | sha256sum | cut -c1-12)
+    key=$( (base_packages "$kind"; echo "${packages_dependencies[@]}"; declare -f build_base; "$here/debian-mirror" "$suite") | sha256sum | cut -c1-12)
     path=$state/base/$kind-$key
     mkdir -p "$state/base"
     (

@@ -38,6 +38,7 @@ pub mod store;
 pub mod systemd;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ use store::DiskStore;
 use systemd::bus::SystemBus;
 use systemd::jobs::Jobs;
 use systemd::watch::Watcher;
+use trust::Trust;
 
 /// Events that wait for the bus; a start of all agents at boot makes a few for each.
 const EVENTS: usize = 1024;
@@ -106,7 +108,8 @@ async fn start(connection: &zbus::Connection, settings: Settings) -> anyhow::Res
     let state = &settings.places.state;
     let db = Db::open(state)?;
     let packages = Arc::new(
-        DiskStore::open(state, settings.limits.max_archive_bytes).context("cannot open the package store")?,
+        DiskStore::open(state, Trust::new(settings.places.trust.clone()), settings.limits.max_archive_bytes)
+            .context("cannot open the package store")?,
     );
     let jobs = Arc::new(Jobs::default());
     let watcher = Watcher::subscribe(connection).await.context("cannot watch systemd")?;
@@ -139,7 +142,7 @@ async fn start(connection: &zbus::Connection, settings: Settings) -> anyhow::Res
         "task of signals"
     });
     registry.load().await.context("cannot read the records of agents")?;
-    service.collect().await;
+    service.tidy().await;
     registry.first_looks(FIRST_LOOKS).await;
     bus::take_name(connection).await?;
     let heart = Heart::new();

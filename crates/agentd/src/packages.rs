@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 
-use aos_client::PackageView;
+use aos_client::{CollectedView, PackageView};
 use aos_core::config::ResolvedAgent;
 use aos_core::id::{Digest, PackageRef};
 use aos_core::path::AbsolutePath;
@@ -41,11 +41,50 @@ impl Package {
                 .as_ref()
                 .map(|text| text.as_str().to_owned())
                 .unwrap_or_default(),
-            lifecycle: self.config.run.lifecycle.to_string(),
+            lifecycle: self.config.run.as_ref().map(|run| run.lifecycle.to_string()).unwrap_or_default(),
             capabilities: self.config.capabilities.to_lines(),
             size: self.size_bytes,
             agents,
         }
+    }
+}
+
+/// Where an archive comes from: what its caller says, as far as polkit lets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This user built it on this machine and vouches for it: no signature is asked for.
+    Local {
+        /// The user.
+        uid: u32,
+    },
+    /// From anywhere: the trust policy decides.
+    Elsewhere,
+}
+
+/// Whether anything is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collect {
+    /// Only say what would go.
+    DryRun,
+    /// Remove it.
+    Remove,
+}
+
+/// What was removed, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Packages, `name@digest`.
+    pub packages: Vec<PackageRef>,
+    /// Bytes of blobs.
+    pub bytes: u64,
+}
+
+impl Collected {
+    /// As it is shown.
+    #[must_use]
+    pub fn view(&self) -> CollectedView {
+        let packages = self.packages.iter().map(PackageRef::to_string).collect();
+        CollectedView { packages, bytes: self.bytes }
     }
 }
 
@@ -64,9 +103,18 @@ pub trait Packages: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Package, Failure>> + Send;
     /// All packages, sorted by reference.
     fn list(&self) -> impl Future<Output = Result<Vec<Package>, Failure>> + Send;
-    /// Reads an archive and puts what it holds into the store.
-    fn install(&self, archive: OwnedFd)
-    -> impl Future<Output = Result<(PackageRef, Digest), Failure>> + Send;
+    /// Reads an archive and puts what it holds into the store, if it is trusted.
+    fn install(
+        &self,
+        archive: OwnedFd,
+        source: Source,
+    ) -> impl Future<Output = Result<(PackageRef, Digest), Failure>> + Send;
+    /// Says why the package may not be started: the trust policy is asked as it is now.
+    fn check_trust(
+        &self,
+        reference: &PackageRef,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Removes the package that a reference names, unless `in_use` says that its manifest is used; the question
     /// is asked while nobody can get a package.
     fn remove(
@@ -74,6 +122,10 @@ pub trait Packages: Send + Sync + 'static {
         reference: &PackageRef,
         in_use: InUse,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
-    /// Removes replaced packages that are not in `keep`.
-    fn collect(&self, keep: BTreeSet<Digest>) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Removes packages without a name that are not in `keep`, and what no package needs.
+    fn collect(
+        &self,
+        keep: BTreeSet<Digest>,
+        collect: Collect,
+    ) -> impl Future<Output = Result<Collected, Failure>> + Send;
 }

@@ -17,7 +17,7 @@ use aos_core::id::{AgentId, Digest, PackageRef};
 use crate::agent::{AtBoot, Command};
 use crate::db::{InvocationId, Removal, Spec};
 use crate::failure::Failure;
-use crate::packages::Packages;
+use crate::packages::{Collect, Collected, Packages, Source};
 use crate::registry::Registry;
 use crate::systemd::Systemd;
 
@@ -59,10 +59,10 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         &self.registry.context().packages
     }
 
-    /// Puts an archive into the store.
-    pub async fn install(&self, archive: OwnedFd) -> Result<(PackageRef, Digest), Failure> {
-        let installed = self.packages().install(archive).await?;
-        self.collect().await;
+    /// Puts an archive into the store, if it is trusted.
+    pub async fn install(&self, archive: OwnedFd, source: Source) -> Result<(PackageRef, Digest), Failure> {
+        let installed = self.packages().install(archive, source).await?;
+        self.tidy().await;
         Ok(installed)
     }
 
@@ -80,6 +80,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         let _reservation = self.reservations.reserve(package.digest);
         // Reserved now; whether it is still there is asked again when the plan is made.
         let declared = package.config;
+        let lifecycle = declared.run().map_err(|error| Failure::invalid(error.to_string()))?.lifecycle;
         let capabilities = match request.capabilities {
             None => declared.capabilities,
             Some(narrower) => declared.capabilities.narrow(narrower).map_err(|error| {
@@ -89,7 +90,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         let spec = Spec {
             reference: package.reference,
             digest: package.digest,
-            lifecycle: declared.run.lifecycle,
+            lifecycle,
             arguments: request.arguments,
             capabilities,
             limits: merge(declared.limits, request.limits),
@@ -120,7 +121,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
     /// Removes an agent.
     pub async fn remove(&self, id: &AgentId, removal: Removal) -> Result<(), Failure> {
         self.registry.get(id)?.ask(|reply| Command::Remove(removal, reply)).await?;
-        self.collect().await;
+        self.tidy().await;
         Ok(())
     }
 
@@ -173,11 +174,17 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         self.packages().remove(reference, Box::new(in_use)).await
     }
 
-    /// Removes replaced packages that nobody uses any more. Best effort: the next call does it.
-    pub async fn collect(&self) {
+    /// Removes packages that lost their name and that nobody uses any more, or says which. What the record of any
+    /// agent is made of stays, whether the agent runs, is enabled or rests.
+    pub async fn collect(&self, collect: Collect) -> Result<Collected, Failure> {
         let mut keep: BTreeSet<Digest> = self.reservations.all();
         keep.extend(self.registry.users().into_keys());
-        if let Err(error) = self.packages().collect(keep).await {
+        self.packages().collect(keep, collect).await
+    }
+
+    /// Collects after something was replaced. Best effort: the next call does it.
+    pub async fn tidy(&self) {
+        if let Err(error) = self.collect(Collect::Remove).await {
             tracing::warn!(%error, "replaced packages cannot be collected");
         }
     }

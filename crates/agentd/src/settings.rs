@@ -32,6 +32,8 @@ pub struct Places {
     pub reports: PathBuf,
     /// `/etc/aos/enabled`.
     pub enabled: PathBuf,
+    /// `/etc/aos/trust.d`, the trust policy; only root writes it.
+    pub trust: PathBuf,
     /// `/etc/userdb`, to show an agent's uid.
     pub userdb: PathBuf,
     /// `/sys/fs/cgroup`.
@@ -47,6 +49,7 @@ impl Default for Places {
             workspaces: "/var/lib/aos-agents".into(),
             reports: "/run/aos-agents".into(),
             enabled: "/etc/aos/enabled".into(),
+            trust: "/etc/aos/trust.d".into(),
             userdb: "/etc/userdb".into(),
             cgroups: "/sys/fs/cgroup".into(),
             proc: "/proc".into(),

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use aos_client::ErrorKind;
 use aos_core::id::{Digest, PackageRef, Selector};
+use aos_package::repository::GcMode;
 use aos_package::store::{ImportError, RemoveError, ResolveError, Store, StoreError, StoredPackage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 
 use crate::failure::{Failure, chain};
-use crate::packages::{InUse, Package, Packages};
+use crate::packages::{Collect, Collected, InUse, Package, Packages, Source};
+use crate::trust::{self, Trust};
 
 /// Longest time one archive may take to arrive and be unpacked.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(1800);
@@ -27,6 +29,7 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(1800);
 /// The store.
 pub struct DiskStore {
     store: Arc<Store>,
+    trust: Arc<Trust>,
     max_archive_bytes: u64,
 }
 
@@ -38,12 +41,12 @@ impl std::fmt::Debug for DiskStore {
 
 impl DiskStore {
     /// Opens the store below `root` and logs what is damaged in it.
-    pub fn open(root: &Path, max_archive_bytes: u64) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, trust: Trust, max_archive_bytes: u64) -> Result<Self, StoreError> {
         let store = Store::open(root)?;
         for damaged in store.damaged() {
             tracing::error!(digest = %damaged.digest, name = ?damaged.name, reason = %damaged.reason, "a package is damaged");
         }
-        Ok(Self { store: Arc::new(store), max_archive_bytes })
+        Ok(Self { store: Arc::new(store), trust: Arc::new(trust), max_archive_bytes })
     }
 
     async fn work<T: Send + 'static>(
@@ -72,15 +75,27 @@ impl Packages for DiskStore {
         self.work(|store| store.list().into_iter().map(package).collect()).await
     }
 
-    async fn install(&self, archive: OwnedFd) -> Result<(PackageRef, Digest), Failure> {
+    async fn install(&self, archive: OwnedFd, source: Source) -> Result<(PackageRef, Digest), Failure> {
         let archive = Archive::new(archive, self.max_archive_bytes)?;
+        let trust = Arc::clone(&self.trust);
+        self.work(move |store| match source {
+            Source::Local { uid } => install_local(store, archive, uid),
+            Source::Elsewhere => install_trusted(store, archive, &trust),
+        })
+        .await
+    }
+
+    async fn check_trust(&self, reference: &PackageRef, digest: &Digest) -> Result<(), Failure> {
+        let by_digest = PackageRef { name: reference.name.clone(), selector: Selector::Digest(*digest) };
+        let trust = Arc::clone(&self.trust);
         self.work(move |store| {
-            let imported = store.import(archive).map_err(|error| import_failure(&error))?;
-            tracing::info!(
-                AOS_PACKAGE = %imported.package.reference(), AOS_DIGEST = %imported.package.digest,
-                change = ?imported.change, "package installed"
-            );
-            Ok((imported.package.reference(), imported.package.digest))
+            let package = store.resolve(&by_digest).map_err(resolve_failure)?;
+            if trust::is_local(store.repository(), &package.digest)? {
+                return Ok(());
+            }
+            let signatures = trust::signatures_of_store(store.repository(), &package.digest)?;
+            let decided = trust.decide(&package.agent, package.digest, &signatures);
+            decided.map(drop).map_err(Failure::refused)
         })
         .await
     }
@@ -95,16 +110,69 @@ impl Packages for DiskStore {
         .await
     }
 
-    async fn collect(&self, keep: BTreeSet<Digest>) -> Result<(), Failure> {
-        self.work(move |store| {
-            let collected = store.gc(&keep).map_err(|error| Failure::failed(&error))?;
-            if !collected.packages.is_empty() {
-                tracing::info!(packages = ?collected.packages, bytes = collected.bytes, "replaced packages collected");
-            }
-            Ok(())
-        })
-        .await
+    async fn collect(&self, keep: BTreeSet<Digest>, collect: Collect) -> Result<Collected, Failure> {
+        self.work(move |store| collect_unused(store, &keep, collect)).await
     }
+}
+
+/// Installs what the policy trusts.
+fn install_trusted(store: &Store, archive: Archive, trust: &Trust) -> Result<(PackageRef, Digest), Failure> {
+    let mut trusted = None;
+    let admit = |archive: &aos_package::archive::Archive| {
+        let signatures = trust::signatures_of_archive(archive, store.repository());
+        let signatures = signatures.map_err(|failure| failure.message().to_owned())?;
+        trusted = Some(trust.decide(&archive.package.agent, archive.manifest.digest, &signatures)?);
+        Ok(())
+    };
+    let imported = store.import_if(archive, admit).map_err(|error| import_failure(&error))?;
+    let (keys, rule) = trusted.map(|trusted| (trusted.keys, trusted.rule.to_string())).unwrap_or_default();
+    tracing::info!(
+        AOS_PACKAGE = %imported.package.reference(), AOS_DIGEST = %imported.package.digest,
+        AOS_ORIGIN = "imported", AOS_KEYS = ?keys, AOS_RULE = rule, change = ?imported.change, "package installed"
+    );
+    Ok((imported.package.reference(), imported.package.digest))
+}
+
+/// Installs what user `uid` vouches for. After a crash between the two steps it is a package like any other.
+fn install_local(store: &Store, archive: Archive, uid: u32) -> Result<(PackageRef, Digest), Failure> {
+    let mut name = None;
+    let admit = |archive: &aos_package::archive::Archive| {
+        name = Some(trust::local_name(&archive.package.agent)?);
+        Ok(())
+    };
+    let imported = store.import_if(archive, admit).map_err(|error| import_failure(&error))?;
+    if let Some(name) = name {
+        trust::mark_local(store.repository(), &name, &imported.package.digest)?;
+    }
+    tracing::info!(
+        AOS_PACKAGE = %imported.package.reference(), AOS_DIGEST = %imported.package.digest,
+        AOS_ORIGIN = "local", AOS_CALLER_UID = uid, change = ?imported.change, "package installed"
+    );
+    Ok((imported.package.reference(), imported.package.digest))
+}
+
+/// Removes packages without a name that are not in `keep`, or says which.
+fn collect_unused(store: &Store, keep: &BTreeSet<Digest>, collect: Collect) -> Result<Collected, Failure> {
+    let unused = |package: &StoredPackage| !package.tagged && !keep.contains(&package.digest);
+    let packages = store.list().into_iter().filter(unused);
+    let packages = packages.map(|p| PackageRef { name: p.agent.name, selector: Selector::Digest(p.digest) });
+    let mut packages: Vec<PackageRef> = packages.collect();
+    let failed = |error: &dyn std::error::Error| Failure::failed(error);
+    if collect == Collect::DryRun {
+        // What is damaged stays until it is removed by name.
+        let damaged = store.damaged().into_iter().map(|damaged| damaged.digest);
+        let keep: BTreeSet<Digest> = keep.iter().copied().chain(damaged).collect();
+        let would = store.repository().gc(&keep, &BTreeSet::new(), GcMode::DryRun).map_err(|e| failed(&e))?;
+        return Ok(Collected { packages, bytes: would.bytes });
+    }
+    let collected = store.gc(keep).map_err(|error| failed(&error))?;
+    packages.retain(|package| {
+        matches!(package.selector, Selector::Digest(digest) if collected.packages.contains(&digest))
+    });
+    if !packages.is_empty() {
+        tracing::info!(?packages, bytes = collected.bytes, "replaced packages collected");
+    }
+    Ok(Collected { packages, bytes: collected.bytes })
 }
 
 fn package(stored: StoredPackage) -> Result<Package, Failure> {
@@ -143,6 +211,7 @@ fn import_failure(error: &ImportError) -> Failure {
         ImportError::Archive(_) | ImportError::Unpack(_) | ImportError::Unfit(_) => {
             ErrorKind::InvalidArgument
         }
+        ImportError::Refused(_) => ErrorKind::Refused,
         ImportError::Store(_) => ErrorKind::Failed,
     };
     Failure::new(kind, chain(error))

@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt as _};
 use crate::error::ClientError;
 use crate::explanation::Explanation;
 use crate::proxy::{AgentChangedStream, AgentExitedStream, ManagerProxy};
-use crate::view::{AgentView, InstallOptions, PackageView, RunOptions};
+use crate::view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
 
 /// Longest wait for an answer. polkit may ask a person for a password (its own limit is 5 minutes), and a start
 /// may take the unit's 90 s; a call that is older than this is lost.
@@ -63,6 +63,16 @@ impl Client {
     /// See [`ClientError`]; every method below likewise.
     pub async fn install(&self, archive: OwnedFd) -> Result<(String, String), ClientError> {
         Ok(self.manager.install(archive.into(), InstallOptions::default()).await?)
+    }
+
+    /// As [`Client::install`], for a package that the caller built on this machine and vouches for: it needs no
+    /// signature, and its installation is a right of its own.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn install_local(&self, archive: OwnedFd) -> Result<(String, String), ClientError> {
+        let options = InstallOptions { local: Some(true) };
+        Ok(self.manager.install(archive.into(), options).await?)
     }
 
     /// Creates or replaces agent `id` from package `reference` and starts it; returns the invocation id.
@@ -160,6 +170,14 @@ impl Client {
         Ok(self.manager.remove_package(reference).await?)
     }
 
+    /// Removes packages of the machine's store that lost their name and that no agent uses, or only says which.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn collect(&self, collect: Collect) -> Result<CollectedView, ClientError> {
+        Ok(self.manager.collect(collect == Collect::DryRun).await?)
+    }
+
     /// The supervisor's JSON about what was asked and what is in force; [`Client::explanation`] parses it.
     ///
     /// # Errors
@@ -199,6 +217,15 @@ impl Client {
             exited: self.manager.receive_agent_exited().await?,
         })
     }
+}
+
+/// Whether anything is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collect {
+    /// Only say what would go.
+    DryRun,
+    /// Remove it.
+    Remove,
 }
 
 /// What happens to an agent's files when it is removed.

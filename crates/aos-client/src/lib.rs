@@ -14,8 +14,8 @@ pub mod names;
 pub mod proxy;
 pub mod view;
 
-pub use client::{AgentEvent, Client, EventStream, Workspace};
+pub use client::{AgentEvent, Client, Collect, EventStream, Workspace};
 pub use error::{ClientError, ErrorKind};
 pub use explanation::Explanation;
-pub use view::{AgentView, InstallOptions, PackageView, RunOptions};
+pub use view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
 pub use zbus;

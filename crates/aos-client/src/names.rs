@@ -19,8 +19,10 @@ pub const AGENT_PATH_PREFIX: &str = "/org/aos/Agentd1/agent/";
 pub const ACTION_READ: &str = "org.aos.agentd1.read";
 /// polkit action: starting, stopping, configuring agents.
 pub const ACTION_MANAGE: &str = "org.aos.agentd1.manage";
-/// polkit action: installing and removing packages.
+/// polkit action: installing packages that the trust policy trusts, and removing packages.
 pub const ACTION_INSTALL: &str = "org.aos.agentd1.install";
+/// polkit action: installing packages without a signature, as built on this machine.
+pub const ACTION_INSTALL_LOCAL: &str = "org.aos.agentd1.install-local";
 
 /// The object path of agent `id`: every byte outside `[A-Za-z0-9]` becomes `_xx` in lower-case hex, as
 /// systemd does for units, so that the mapping is reversible.

@@ -1,7 +1,7 @@
 //! The raw proxies: one trait per interface, as introspection shows them. [`crate::Client`] is the comfortable
 //! way to use them.
 
-use crate::view::{AgentView, InstallOptions, PackageView, RunOptions};
+use crate::view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
 use zbus::{OwnedFd, OwnedObjectPath};
 
 /// `org.aos.Agentd1.Manager`.
@@ -64,6 +64,10 @@ pub trait Manager {
     /// Removes a package that no agent uses.
     #[zbus(allow_interactive_auth)]
     fn remove_package(&self, reference: &str) -> zbus::Result<()>;
+
+    /// Removes packages that lost their name and that no agent uses, or only says which.
+    #[zbus(allow_interactive_auth)]
+    fn collect(&self, dry_run: bool) -> zbus::Result<CollectedView>;
 
     /// What was asked and what the kernel confirms, as JSON.
     #[zbus(allow_interactive_auth)]

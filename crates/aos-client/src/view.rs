@@ -125,11 +125,28 @@ pub struct RunOptions {
     pub runtime: Option<String>,
 }
 
-/// Options of `Install`. None is defined yet; unknown keys are refused.
+/// What `Collect` removed, or would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[zbus(signature = "dict")]
+pub struct CollectedView {
+    /// Packages, each `name@digest`.
+    #[serde(with = "as_variant")]
+    pub packages: Vec<String>,
+    /// Bytes of blobs.
+    #[serde(with = "as_variant")]
+    pub bytes: u64,
+}
+
+/// Options of `Install`. Unknown keys are refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
 #[zbus(signature = "dict")]
 #[serde(deny_unknown_fields)]
-pub struct InstallOptions {}
+pub struct InstallOptions {
+    /// The caller vouches for the package as built on this machine: it needs no signature, and polkit is asked for
+    /// [`crate::names::ACTION_INSTALL_LOCAL`].
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
+    pub local: Option<bool>,
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,12 +5,14 @@
 //! order), lists in their order, capabilities in theirs, no floats. One value has one text.
 
 use crate::capability::CapabilitySet;
+use crate::dependency::{DEPENDENCIES_MAX, DependencyKind, ResolvedDependency};
 use crate::id::{PackageName, PackageRef, Version};
 use crate::path::AbsolutePath;
+use crate::port::Port;
 use crate::quantity::{ByteSize, CpuQuota, DurationSpec, OpenFiles, TaskCount};
 use crate::text::{Argument, Description, EnvName, EnvValue, LabelName, LabelValue};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -25,6 +27,8 @@ pub const ARGUMENTS_MAX: usize = 256;
 pub const ENV_MAX: usize = 256;
 /// Labels of a package.
 pub const LABELS_MAX: usize = 64;
+/// Ports that a package names.
+pub const EXPOSE_MAX: usize = 64;
 
 /// Environment variables, in order of their names.
 pub type Env = BTreeMap<EnvName, EnvValue>;
@@ -43,6 +47,20 @@ pub enum ConfigError {
     /// The JSON is right, but not in its canonical form.
     #[error("the resolved Agentfile is not in canonical form")]
     NotCanonical,
+    /// An agent or MCP server has nothing to start, or a skill has.
+    #[error("the resolved Agentfile is of kind {kind} and has {} section `run`", if kind.is_started() { "no" } else { "a" })]
+    Kind {
+        /// What the package is.
+        kind: PackageKind,
+    },
+    /// A dependency lacks what its kind has, or has what its kind lacks.
+    #[error(
+        "the resolved Agentfile's dependency `{0} {1}` is not right: packages have version and digest, volumes a size"
+    )]
+    Dependency(DependencyKind, PackageName),
+    /// The dependencies are not in order, or one is there twice.
+    #[error("the resolved Agentfile's dependencies are not in order, or one is there twice")]
+    DependencyOrder,
     /// A list is too long.
     #[error("the resolved Agentfile has {count} {what}, at most {max} are allowed")]
     TooMany {
@@ -53,6 +71,57 @@ pub enum ConfigError {
         /// How many are allowed.
         max: usize,
     },
+}
+
+/// What a package is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PackageKind {
+    /// An agent: it is started.
+    #[default]
+    Agent,
+    /// A skill: files with a `SKILL.md` that agents read; never started.
+    Skill,
+    /// A server of the Model Context Protocol: it is started.
+    McpServer,
+}
+
+impl PackageKind {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Agent, Self::Skill, Self::McpServer];
+
+    /// The word in the Agentfile.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "Agent",
+            Self::Skill => "Skill",
+            Self::McpServer => "McpServer",
+        }
+    }
+
+    /// True for what has a program to start.
+    pub const fn is_started(self) -> bool {
+        !matches!(self, Self::Skill)
+    }
+
+    fn is_agent(&self) -> bool {
+        *self == Self::Agent
+    }
+}
+
+impl fmt::Display for PackageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A package that has nothing to start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{reference} is of kind {kind}: it has nothing to start")]
+pub struct NotRunnable {
+    /// The package.
+    pub reference: PackageRef,
+    /// What it is.
+    pub kind: PackageKind,
 }
 
 /// Where the agent's root directory comes from.
@@ -181,9 +250,18 @@ pub struct Limits {
 pub struct ResolvedAgent {
     /// What the agent may do.
     pub capabilities: CapabilitySet,
+    /// What it needs, in the order of kind and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<ResolvedDependency>,
     /// What the package is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
+    /// The ports that it says it listens on: a hint for people and tools, no right.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub expose: BTreeSet<Port>,
+    /// What the package is; left out for an agent.
+    #[serde(default, skip_serializing_if = "PackageKind::is_agent")]
+    pub kind: PackageKind,
     /// Labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
@@ -194,8 +272,9 @@ pub struct ResolvedAgent {
     pub name: PackageName,
     /// Where the root directory comes from.
     pub root: RootKind,
-    /// What is started.
-    pub run: RunConfig,
+    /// What is started; `None` for a skill alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunConfig>,
     /// The package's version.
     #[serde(with = "crate::id::version_text")]
     pub version: Version,
@@ -205,6 +284,11 @@ impl ResolvedAgent {
     /// The reference `name:version`.
     pub fn reference(&self) -> PackageRef {
         PackageRef::exact(self.name.clone(), self.version.clone())
+    }
+
+    /// What is started, of a package that can be.
+    pub fn run(&self) -> Result<&RunConfig, NotRunnable> {
+        self.run.as_ref().ok_or_else(|| NotRunnable { reference: self.reference(), kind: self.kind })
     }
 
     /// The canonical JSON.
@@ -231,16 +315,38 @@ impl ResolvedAgent {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        let run = self.run.as_ref();
         for (what, count, max) in [
-            ("arguments", self.run.entrypoint.arguments.len() + 1, ARGUMENTS_MAX),
-            ("environment variables", self.run.env.len(), ENV_MAX),
+            ("arguments", run.map_or(0, |run| run.entrypoint.arguments.len() + 1), ARGUMENTS_MAX),
+            ("dependencies", self.dependencies.len(), DEPENDENCIES_MAX),
+            ("environment variables", run.map_or(0, |run| run.env.len()), ENV_MAX),
             ("labels", self.labels.len(), LABELS_MAX),
+            ("ports", self.expose.len(), EXPOSE_MAX),
         ] {
             if count > max {
                 return Err(ConfigError::TooMany { what, count, max });
             }
         }
-        Ok(())
+        if run.is_some() != self.kind.is_started() {
+            return Err(ConfigError::Kind { kind: self.kind });
+        }
+        self.check_dependencies()
+    }
+
+    /// One of each kind and name, in that order, each with what its kind has.
+    fn check_dependencies(&self) -> Result<(), ConfigError> {
+        let keys = self.dependencies.iter().map(|dependency| (dependency.kind, &dependency.name));
+        let complete = |dependency: &ResolvedDependency| {
+            let is_package = dependency.kind.is_package();
+            dependency.digest.is_some() == is_package
+                && dependency.version.is_some() == is_package
+                && dependency.size.is_some() == (dependency.kind == DependencyKind::Volume)
+        };
+        match self.dependencies.iter().find(|dependency| !complete(dependency)) {
+            Some(wrong) => Err(ConfigError::Dependency(wrong.kind, wrong.name.clone())),
+            None if keys.is_sorted_by(|left, right| left < right) => Ok(()),
+            None => Err(ConfigError::DependencyOrder),
+        }
     }
 }
 
@@ -266,7 +372,48 @@ mod tests {
         assert!(sorted(&value));
         assert_eq!(serde_json::to_string(&value).unwrap(), CANONICAL);
         assert_eq!(agent.reference().to_string(), "web:1.2.0");
-        assert_eq!(agent.run.entrypoint.argv().collect::<Vec<_>>(), ["/usr/bin/python3", "/app/main.py"]);
+        assert_eq!(
+            agent.run().unwrap().entrypoint.argv().collect::<Vec<_>>(),
+            ["/usr/bin/python3", "/app/main.py"]
+        );
+    }
+
+    #[test]
+    fn the_new_fields_stand_in_their_order() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let new = format!(
+            r#""dependencies":[{{"digest":"{digest}","kind":"skill","name":"pdf","req":"^1","version":"1.2.0"}},{{"kind":"service","name":"db","req":"*"}}],"description":"d","expose":["53/udp","8080/tcp"],"kind":"McpServer","labels""#
+        );
+        let text = CANONICAL.replace(r#""description":"d","labels""#, &new);
+        let agent = ResolvedAgent::from_canonical_json(text.as_bytes()).unwrap();
+        assert_eq!(
+            (agent.kind, agent.expose.len(), agent.dependencies.len()),
+            (PackageKind::McpServer, 2, 2)
+        );
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(sorted(&value));
+        for (from, to) in [
+            ("\"version\":\"1.2.0\"}", "\"version\":\"1.2\"}"),
+            (",\"version\":\"1.2.0\"}", "}"),
+            ("\"kind\":\"service\"", "\"kind\":\"volume\""),
+            ("\"kind\":\"service\"", "\"kind\":\"agent\""),
+            ("\"kind\":\"McpServer\"", "\"kind\":\"Skill\""),
+            ("\"kind\":\"McpServer\"", "\"kind\":\"World\""),
+            ("\"53/udp\"", "\"0/udp\""),
+            (
+                "{\"kind\":\"service\",\"name\":\"db\",\"req\":\"*\"}",
+                "{\"kind\":\"service\",\"name\":\"db\",\"req\":\"*\"},{\"kind\":\"service\",\"name\":\"db\",\"req\":\"*\"}",
+            ),
+        ] {
+            assert!(text.contains(from), "{from}");
+            assert!(ResolvedAgent::from_json(text.replace(from, to).as_bytes()).is_err(), "{to}");
+        }
+        // Read as they mean, and refused where they must be canonical.
+        for (from, to) in [("\"8080/tcp\"", "\"8080\""), ("\"kind\":\"McpServer\"", "\"kind\":\"Agent\"")] {
+            let changed = text.replace(from, to);
+            assert!(ResolvedAgent::from_json(changed.as_bytes()).is_ok(), "{to}");
+            assert!(ResolvedAgent::from_canonical_json(changed.as_bytes()).is_err(), "{to}");
+        }
     }
 
     #[test]

@@ -310,6 +310,28 @@ serde_as_text!(PackageName);
 serde_as_text!(Digest);
 serde_as_text!(PackageRef);
 
+/// [`version_text`] for a field that may be absent, with `#[serde(default)]`.
+pub(crate) mod optional_version_text {
+    use super::{Version, version_text};
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        version: &Option<Version>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match version {
+            Some(version) => version_text::serialize(version, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Version>, D::Error> {
+        version_text::deserialize(deserializer).map(Some)
+    }
+}
+
 /// Serde for a [`Version`] field that keeps the bound of [`parse_version`]:
 /// `#[serde(with = "aos_core::id::version_text")]`.
 pub mod version_text {

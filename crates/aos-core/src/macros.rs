@@ -18,4 +18,30 @@ macro_rules! serde_as_text {
     };
 }
 
-pub(crate) use serde_as_text;
+/// What every type around its own text has: `as_str`, `Display`, `AsRef<str>` and serde.
+macro_rules! is_its_text {
+    ($($name:ident),*) => { $(
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        crate::macros::serde_as_text!($name);
+    )* };
+}
+
+pub(crate) use {is_its_text, serde_as_text};

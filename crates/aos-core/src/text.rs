@@ -1,8 +1,7 @@
 //! Bounded texts of a package: descriptions, labels, environment variables and arguments.
 
-use crate::macros::serde_as_text;
+use crate::macros::is_its_text;
 use crate::quoted::{Quoted, is_hidden};
-use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -93,11 +92,6 @@ macro_rules! text_type {
 
         impl $name {
             const RULES: Rules = $rules;
-
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
         }
 
         impl FromStr for $name {
@@ -109,19 +103,7 @@ macro_rules! text_type {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        serde_as_text!($name);
+        is_its_text!($name);
     };
 }
 

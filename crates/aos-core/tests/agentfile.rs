@@ -6,7 +6,9 @@
     reason = "a panic in a helper is the test's failure report"
 )]
 
-use aos_core::agentfile::{AGENTFILE_MAX_BYTES, Agentfile, Base, CopyTarget, Format, Step};
+use aos_core::agentfile::{
+    AGENTFILE_MAX_BYTES, Agentfile, Base, Copy, CopySource, CopyTarget, Format, Owner, Step,
+};
 use aos_core::config::{Lifecycle, ResolvedAgent, RootKind};
 use proptest::prelude::*;
 
@@ -102,12 +104,15 @@ fn the_three_formats_mean_the_same() {
     assert_eq!(resolved(TOML, Format::Toml), from_yaml);
 
     assert_eq!(from_yaml.root, RootKind::Host);
-    assert_eq!(from_yaml.run.lifecycle, Lifecycle::Persistent);
-    assert_eq!(from_yaml.run.workdir.as_str(), "/app");
-    let env: Vec<_> = from_yaml.run.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(from_yaml.run().unwrap().lifecycle, Lifecycle::Persistent);
+    assert_eq!(from_yaml.run().unwrap().workdir.as_str(), "/app");
+    let env: Vec<_> = from_yaml.run().unwrap().env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(env, [("A", "build"), ("B", "run")]);
     assert_eq!(from_yaml.labels.len(), 2);
-    assert_eq!(from_yaml.run.entrypoint.argv().collect::<Vec<_>>(), ["/usr/bin/python3", "main.py", "8080"]);
+    assert_eq!(
+        from_yaml.run().unwrap().entrypoint.argv().collect::<Vec<_>>(),
+        ["/usr/bin/python3", "main.py", "8080"]
+    );
     assert_eq!(
         from_yaml.capabilities.to_lines(),
         [
@@ -126,16 +131,18 @@ fn the_three_formats_mean_the_same() {
 fn stages_and_places() {
     let file = yaml(YAML).unwrap();
     let stage = file.output_stage().unwrap();
-    assert_eq!((stage.name.as_str(), stage.from), ("app", Base::Host));
-    let Step::Copy { from, to } = &stage.steps[0] else { panic!("not a copy") };
-    assert_eq!(from.as_ref().unwrap().as_str(), "src");
-    assert_eq!(*to, CopyTarget::As("/app".parse().unwrap()));
-    let Step::Copy { from: None, to: CopyTarget::Into(_) } = &stage.steps[1] else { panic!("not all") };
+    assert_eq!((stage.name.as_str(), &stage.from), ("app", &Base::Host));
+    let Step::Copy(copy) = &stage.steps[0] else { panic!("not a copy") };
+    assert_eq!(copy.from, [CopySource::Path("src".parse().unwrap())]);
+    assert_eq!(copy.to, CopyTarget::As("/app".parse().unwrap()));
+    assert_eq!((copy.owner, copy.mode, copy.exclude.len()), (Owner::default(), None, 0));
+    let Step::Copy(Copy { from, to: CopyTarget::Into(_), .. }) = &stage.steps[1] else { panic!("not all") };
+    assert_eq!(*from, [CopySource::All]);
 
     let error = file.error_at("build.stages[1].steps[0].copy.from", "`src` does not exist").to_string();
     assert_eq!(error, "Agentfile:16:19: build.stages[1].steps[0].copy.from: `src` does not exist");
     assert_eq!(file.place("run.workdir"), file.place("run"));
-    assert_eq!(file.place("nothing").line, 1);
+    assert_eq!(file.place("nothing").line, 2);
     for (text, format, line) in [(JSON, Format::Json, 10), (TOML, Format::Toml, 20)] {
         let file = Agentfile::parse(text, format, "x").unwrap();
         assert_eq!(file.place("run.entrypoint[0]").line, line, "{format:?}");
@@ -145,10 +152,10 @@ fn stages_and_places() {
 #[test]
 fn a_relative_program_is_taken_under_app() {
     let file = yaml(&minimal("run: { entrypoint: [ bin/start ] }")).unwrap();
-    assert_eq!(file.run.entrypoint.program.as_str(), "/app/bin/start");
+    assert_eq!(file.run.as_ref().unwrap().entrypoint.program.as_str(), "/app/bin/start");
     assert!(file.build.is_none());
     let resolved = file.resolve().unwrap();
-    assert_eq!((resolved.root, resolved.run.workdir.as_str()), (RootKind::Host, "/workspace"));
+    assert_eq!((resolved.root, resolved.run().unwrap().workdir.as_str()), (RootKind::Host, "/workspace"));
 }
 
 /// A valid head, and `rest` from line 4.
@@ -163,7 +170,7 @@ fn what_is_wrong_is_named_with_its_place() {
     for (rest, expected) in [
         (
             "runn: {}",
-            "Agentfile:4:1: runn: unknown field `runn`, known are apiVersion, kind, metadata, build, run, capabilities, limits",
+            "Agentfile:4:1: runn: unknown field `runn`, known are apiVersion, kind, extends, metadata, build, run, dependencies, capabilities, limits",
         ),
         ("", "Agentfile:1:1: run: missing, expected a mapping with entrypoint"),
         (
@@ -174,7 +181,7 @@ fn what_is_wrong_is_named_with_its_place() {
             "run: { entrypoint: /bin/true }",
             "Agentfile:4:20: run.entrypoint: expected a list: the program and its arguments, found text",
         ),
-        ("run: {}", "Agentfile:4:6: run.entrypoint: missing"),
+        ("run: {}", "Agentfile:4:1: run.entrypoint: missing"),
         ("run: { entrypoint: [ '' ] }", "run.entrypoint[0]: path is empty"),
         ("run: { entrypoint: [ /a/../b ] }", "run.entrypoint[0]: path `/a/../b` has a segment `..`"),
         ("run: { entrypoint: [ ../b ] }", "run.entrypoint[0]: path `/app/../b` has a segment `..`"),
@@ -217,7 +224,6 @@ const WRONG_SECTIONS: &[(&str, &str)] = &[
     ("budget: { tokens: 1 }", "Agentfile:5:1: budget: `budget` is not supported by this version of AOS"),
     ("approval_required: []", "approval_required: `approval_required` is not supported"),
     ("memory: {}", "memory: `memory` is not supported"),
-    ("dependencies: []", "dependencies: `dependencies` is not supported"),
     ("limits: { disk: 1G }", "Agentfile:5:11: limits.disk: `disk` is not supported"),
     (
         "limits: { memory: 1.5G }",
@@ -251,18 +257,6 @@ const WRONG_SECTIONS: &[(&str, &str)] = &[
     ("build: {}", "build.stages: missing, expected a list of stages"),
     ("build: { stages: [] }", "build.stages: expected at least one stage"),
     (
-        "build: { stages: [ { name: a, from: debian } ] }",
-        "build.stages[0].from: `debian` is not supported by this version",
-    ),
-    (
-        "build: { stages: [ { name: a, from: host, dependsOn: b } ] }",
-        "build.stages[0].dependsOn: `dependsOn` is not supported",
-    ),
-    (
-        "build: { stages: [ { name: a, from: host, steps: [ { run: make } ] } ] }",
-        "build.stages[0].steps[0].run: `run` is not supported",
-    ),
-    (
         "build: { stages: [ { name: a, from: host, steps: [ { copy: { from: ../x, to: /app } } ] } ] }",
         "steps[0].copy.from: path `../x` has a segment `..`",
     ),
@@ -280,7 +274,7 @@ const WRONG_SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "build: { stages: [ { name: a, from: host, steps: [ { env: {}, workdir: / } ] } ] }",
-        "expected a mapping with one of copy, env, workdir, label, found 2",
+        "expected a mapping with one of copy, run, env, workdir, expose, label, found 2",
     ),
     (
         "build: { stages: [ { name: a, from: host }, { name: a, from: host } ] }",
@@ -311,8 +305,12 @@ fn wrong_names_and_heads() {
     }
     for (from, to, expected) in [
         ("aos/v1", "aos.io/v1", "apiVersion: expected aos/v1, found `aos.io/v1`"),
-        ("Agent\n", "World\n", "kind: kind `World` is not supported by this version of AOS, expected Agent"),
-        ("Agent\n", "AgentPackage\n", "kind: expected Agent, found `AgentPackage`"),
+        (
+            "Agent\n",
+            "World\n",
+            "kind: kind `World` is not supported by this version of AOS, expected Agent, Skill or McpServer",
+        ),
+        ("Agent\n", "AgentPackage\n", "kind: expected Agent, Skill or McpServer, found `AgentPackage`"),
         ("1.0.0", "1.0", "metadata.version: version `1.0` is not of the form MAJOR.MINOR.PATCH"),
         ("1.0.0", "1", "metadata.version: version `1` is not of the form"),
         ("version: 1.0.0", "version: 1.0.0, labels: { a: \"\\e\" }", "metadata.labels.a: label value"),
@@ -436,7 +434,7 @@ fn alias_bombs_are_refused_and_a_shared_list_is_not() {
     let shared = minimal(
         "run: { entrypoint: [ /x ], env: &env { A: 1 } }\nbuild:\n  stages: [ { name: a, from: host, steps: [ { env: *env } ] } ]",
     );
-    assert_eq!(yaml(&shared).unwrap().resolve().unwrap().run.env.len(), 1);
+    assert_eq!(yaml(&shared).unwrap().resolve().unwrap().run().unwrap().env.len(), 1);
 }
 
 #[test]
@@ -445,9 +443,9 @@ fn yaml_scalars_keep_their_text() {
         "run: { entrypoint: [ /x, 1.10, 0x10, no, 010, +1, 2020-01-01, ~x, .5 ], env: { A: 1.10, B: off, C: true, \"D\": 1_000 } }",
     ))
     .unwrap();
-    let words: Vec<_> = file.run.entrypoint.argv().skip(1).collect();
+    let words: Vec<_> = file.run.as_ref().unwrap().entrypoint.argv().skip(1).collect();
     assert_eq!(words, ["1.10", "0x10", "no", "010", "+1", "2020-01-01", "~x", ".5"]);
-    let env: Vec<_> = file.run.env.values().map(|v| v.as_str().to_owned()).collect();
+    let env: Vec<_> = file.run.as_ref().unwrap().env.values().map(|v| v.as_str().to_owned()).collect();
     assert_eq!(env, ["1.10", "off", "true", "1_000"]);
     // The other formats have a type for text.
     let json = JSON.replacen("\"8080\"", "8080", 1);

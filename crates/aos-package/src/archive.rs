@@ -1,21 +1,25 @@
-//! The `.aap` archive: the tar of an OCI image layout with exactly one manifest.
+//! The `.aap` archive: the tar of an OCI image layout with one package.
 //!
 //! ```text
 //! oci-layout                      {"imageLayoutVersion":"1.0.0"}
-//! index.json                      one manifest, named name:version
-//! blobs/sha256/<hex>              the manifest, the config and the layers, and nothing else
+//! index.json                      the package's manifest, named name:version, and behind it the
+//!                                 manifests of what is attached to it, by digest, without names
+//! blobs/sha256/<hex>              these manifests, their configs and layers, and nothing else
 //! ```
 //!
 //! [`write()`] is deterministic. [`read`] puts the blobs into a spool directory and verifies every
 //! byte on the way: headers by their checksums, blobs by their digests, the two files above by
 //! their only possible contents, everything else by being zero.
 
-use crate::bounds::{ARCHIVE_ENTRIES_MAX, ARCHIVE_MAX, IMAGE_CONFIG_MAX, INDEX_MAX, MANIFEST_MAX};
+use crate::bounds::{
+    ARCHIVE_ENTRIES_MAX, ARCHIVE_MAX, ATTACHMENTS_MAX, IMAGE_CONFIG_MAX, INDEX_MAX, MANIFEST_MAX,
+};
 use crate::hashing::Hashing;
 use crate::oci::{
-    ARTIFACT_TYPE, Descriptor, Index, LAYOUT, MANIFEST_TYPE, Manifest, OciError, PackageConfig, REF_NAME,
-    check_layout,
+    ARTIFACT_TYPE, ArtifactManifest, Descriptor, Index, LAYOUT, MANIFEST_TYPE, Manifest, OciError,
+    PackageConfig, REF_NAME, check_layout,
 };
+use crate::repository::VerifiedBlob;
 use crate::tarball::{Entry, Kind, TarError, TarReader};
 use aos_core::id::Digest;
 use std::collections::BTreeMap;
@@ -92,9 +96,17 @@ pub enum ArchiveError {
     /// A blob is in the archive and nothing refers to it.
     #[error("nothing refers to the blob {0}")]
     Unused(Digest),
-    /// The index does not have exactly one manifest.
-    #[error("the archive has {0} manifests, expected 1")]
-    Manifests(usize),
+    /// The index lists no manifest.
+    #[error("the archive has 0 manifests, expected 1 and what is attached to it")]
+    Empty,
+    /// The index lists something behind the package that is not attached to it.
+    #[error("the archive's manifest {digest} is not an attachment of its package: {reason}")]
+    Attachment {
+        /// The manifest.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
     /// The manifest's layers and the config's do not match.
     #[error("the manifest has {layers} layers, the image config {diff_ids}")]
     Layers {
@@ -124,19 +136,32 @@ pub struct Archive {
     pub package: PackageConfig,
     /// The layers, lowest first, each with the digest of its unpacked contents.
     pub layers: Vec<(Descriptor, Digest)>,
+    /// What is attached to the package.
+    pub attachments: Vec<(Descriptor, ArtifactManifest)>,
     /// Where the blobs are, each named by its hex digest.
     pub spool: PathBuf,
 }
 
 impl Archive {
-    /// The manifest, the config and the layers, each once.
-    pub fn blobs(&self) -> BTreeMap<Digest, u64> {
+    /// The package's manifest, config and layers, each once.
+    pub fn package_blobs(&self) -> BTreeMap<Digest, u64> {
         let layers = self.layers.iter().map(|(layer, _)| layer);
-        [&self.manifest, &self.config]
-            .into_iter()
-            .chain(layers)
-            .map(|blob| (blob.digest, blob.size))
-            .collect()
+        let blobs = [&self.manifest, &self.config].into_iter().chain(layers);
+        blobs.map(|blob| (blob.digest, blob.size)).collect()
+    }
+
+    /// Everything, the attachments' manifests and contents too, each once.
+    pub fn blobs(&self) -> BTreeMap<Digest, u64> {
+        let attached = self.attachments.iter().flat_map(|(entry, manifest)| manifest.blobs().chain([entry]));
+        let mut blobs = self.package_blobs();
+        blobs.extend(attached.map(|blob| (blob.digest, blob.size)));
+        blobs
+    }
+
+    /// The contents of a blob of at most `max` bytes.
+    pub fn read_blob(&self, blob: &Descriptor, max: u64) -> Result<Vec<u8>, ArchiveError> {
+        bound("the blob", blob.size, max)?;
+        blob_bytes(&self.spool, &blob.digest)
     }
 
     /// Opens a blob in the spool.
@@ -186,7 +211,7 @@ pub fn read(input: impl Read, spool: &Path) -> Result<Archive, ArchiveError> {
     let missing = |name: &str| ArchiveError::Missing(name.to_owned());
     check_layout(&contents.layout.take().ok_or_else(|| missing("oci-layout"))?)?;
     let index = Index::parse(&contents.index.take().ok_or_else(|| missing("index.json"))?)?;
-    verify(&index, contents.blobs, spool)
+    verify(&index, &contents.blobs, spool)
 }
 
 const fn bound(what: &'static str, found: u64, max: u64) -> Result<(), ArchiveError> {
@@ -241,40 +266,95 @@ fn keep_blob(contents: &mut impl Read, expected: Digest, spool: &Path) -> Result
     if found == expected { Ok(()) } else { Err(ArchiveError::Altered { expected, found }) }
 }
 
+/// The blobs of an archive that nothing has referred to yet, and all of them.
+struct Claims<'a> {
+    unused: BTreeMap<Digest, u64>,
+    all: &'a BTreeMap<Digest, u64>,
+}
+
+impl Claims<'_> {
+    /// Refers to a blob: it is there, with its size.
+    fn claim(&mut self, blob: &Descriptor) -> Result<(), ArchiveError> {
+        let (digest, expected) = (blob.digest, blob.size);
+        let &found = self.all.get(&digest).ok_or_else(|| ArchiveError::Missing(digest.to_string()))?;
+        self.unused.remove(&digest);
+        if found == expected { Ok(()) } else { Err(ArchiveError::Size { digest, expected, found }) }
+    }
+}
+
 /// Follows the references from the index down: each blob is there with its size, and is used.
-fn verify(index: &Index, mut blobs: BTreeMap<Digest, u64>, spool: &Path) -> Result<Archive, ArchiveError> {
-    let [descriptor] = index.manifests.as_slice() else {
-        return Err(ArchiveError::Manifests(index.manifests.len()));
+fn verify(index: &Index, blobs: &BTreeMap<Digest, u64>, spool: &Path) -> Result<Archive, ArchiveError> {
+    let Some((descriptor, attached)) = index.manifests.split_first() else {
+        return Err(ArchiveError::Empty);
     };
     check_type("manifest's media type", &descriptor.media_type, MANIFEST_TYPE)?;
     if let Some(found) = &descriptor.artifact_type {
         check_type("manifest's artifactType", found, ARTIFACT_TYPE)?;
     }
-    let available = blobs.clone();
-    let mut claim = |blob: &Descriptor| {
-        let &found =
-            available.get(&blob.digest).ok_or_else(|| ArchiveError::Missing(blob.digest.to_string()))?;
-        blobs.remove(&blob.digest);
-        let (digest, expected) = (blob.digest, blob.size);
-        if found == expected { Ok(()) } else { Err(ArchiveError::Size { digest, expected, found }) }
-    };
-    claim(descriptor)?;
+    let mut claims = Claims { unused: blobs.clone(), all: blobs };
+    claims.claim(descriptor)?;
     bound("the manifest", descriptor.size, MANIFEST_MAX)?;
     let manifest = Manifest::parse(&blob_bytes(spool, &descriptor.digest)?)?;
-    manifest.blobs().try_for_each(&mut claim)?;
+    manifest.blobs().try_for_each(|blob| claims.claim(blob))?;
     bound("the image config", manifest.config.size, IMAGE_CONFIG_MAX)?;
     let package = PackageConfig::parse(&blob_bytes(spool, &manifest.config.digest)?)?;
-    if let Some((unused, _)) = blobs.first_key_value() {
-        return Err(ArchiveError::Unused(*unused));
-    }
     if manifest.layers.len() != package.diff_ids.len() {
         let (layers, diff_ids) = (manifest.layers.len(), package.diff_ids.len());
         return Err(ArchiveError::Layers { layers, diff_ids });
     }
     check_name(descriptor, &package)?;
-    let layers = manifest.layers.into_iter().zip(package.diff_ids.clone()).collect();
     let descriptor = Descriptor::new(MANIFEST_TYPE, descriptor.digest, descriptor.size);
-    Ok(Archive { manifest: descriptor, config: manifest.config, package, layers, spool: spool.to_owned() })
+    bound("the list of attachments", attached.len() as u64, ATTACHMENTS_MAX as u64)?;
+    let mut attachments: Vec<(Descriptor, ArtifactManifest)> = Vec::new();
+    for entry in attached {
+        if attachments.iter().any(|(other, _)| other.digest == entry.digest) {
+            return Err(ArchiveError::Twice(entry.digest.to_string()));
+        }
+        attachments.push(verify_attachment(entry, &descriptor, &mut claims, spool)?);
+    }
+    if let Some((unused, _)) = claims.unused.first_key_value() {
+        return Err(ArchiveError::Unused(*unused));
+    }
+    let layers = manifest.layers.into_iter().zip(package.diff_ids.clone()).collect();
+    let (config, spool) = (manifest.config, spool.to_owned());
+    Ok(Archive { manifest: descriptor, config, package, layers, attachments, spool })
+}
+
+/// Checks that an entry of the index is attached to the package, and complete.
+fn verify_attachment(
+    entry: &Descriptor,
+    package: &Descriptor,
+    claims: &mut Claims<'_>,
+    spool: &Path,
+) -> Result<(Descriptor, ArtifactManifest), ArchiveError> {
+    let refused = |reason: String| ArchiveError::Attachment { digest: entry.digest, reason };
+    if entry.media_type != MANIFEST_TYPE {
+        return Err(refused(format!("{} is not the media type of a manifest", entry.media_type)));
+    }
+    if !entry.annotations.is_empty() {
+        return Err(refused("the index has annotations for it".to_owned()));
+    }
+    claims.claim(entry)?;
+    bound("the manifest of an attachment", entry.size, MANIFEST_MAX)?;
+    let manifest = ArtifactManifest::parse(&blob_bytes(spool, &entry.digest)?)
+        .map_err(|error| refused(error.to_string()))?;
+    let subject = &manifest.subject;
+    if (subject.digest, subject.size) != (package.digest, package.size) || subject.media_type != MANIFEST_TYPE
+    {
+        return Err(refused(format!("its subject is {} of {} bytes", subject.digest, subject.size)));
+    }
+    match &entry.artifact_type {
+        Some(found) if *found != manifest.artifact_type => {
+            return Err(refused(format!(
+                "the index calls it {found}, its manifest {}",
+                manifest.artifact_type
+            )));
+        }
+        _ => {}
+    }
+    manifest.blobs().try_for_each(|blob| claims.claim(blob))?;
+    let artifact_type = Some(manifest.artifact_type.clone());
+    Ok((Descriptor { artifact_type, ..Descriptor::new(MANIFEST_TYPE, entry.digest, entry.size) }, manifest))
 }
 
 fn check_type(what: &'static str, found: &str, expected: &str) -> Result<(), ArchiveError> {
@@ -303,12 +383,13 @@ fn blob_bytes(spool: &Path, digest: &Digest) -> Result<Vec<u8>, ArchiveError> {
 }
 
 /// The contents of a blob to be written.
-#[derive(Debug)]
 pub enum BlobSource {
     /// In memory.
     Bytes(Vec<u8>),
     /// In a file, read from its start.
     File(File),
+    /// In a store, verified while it is read.
+    Verified(VerifiedBlob),
 }
 
 /// Writes an archive of these blobs; `manifest` is one of them and `reference` its name. The bytes
@@ -319,9 +400,28 @@ pub fn write(
     manifest: &Descriptor,
     blobs: BTreeMap<Digest, (u64, BlobSource)>,
 ) -> Result<(), ArchiveError> {
-    let mut named = Descriptor { artifact_type: Some(ARTIFACT_TYPE.to_owned()), ..manifest.clone() };
+    write_attached(output, reference, manifest, &[], blobs)
+}
+
+/// Writes an archive with attachments, whose manifests and contents are among the blobs.
+pub fn write_attached(
+    output: impl Write,
+    reference: &str,
+    manifest: &Descriptor,
+    attachments: &[Descriptor],
+    blobs: BTreeMap<Digest, (u64, BlobSource)>,
+) -> Result<(), ArchiveError> {
+    bound("the list of attachments", attachments.len() as u64, ATTACHMENTS_MAX as u64)?;
+    let plain = |blob: &Descriptor| Descriptor::new(&blob.media_type, blob.digest, blob.size);
+    let mut named = Descriptor { artifact_type: Some(ARTIFACT_TYPE.to_owned()), ..plain(manifest) };
     named.annotations.insert(REF_NAME.to_owned(), reference.to_owned());
-    let index = Index::new(vec![named]).to_json()?;
+    let mut manifests = vec![named];
+    let sorted: BTreeMap<_, _> = attachments.iter().map(|entry| (entry.digest, entry)).collect();
+    let attached =
+        |entry: &Descriptor| Descriptor { artifact_type: entry.artifact_type.clone(), ..plain(entry) };
+    manifests.extend(sorted.into_values().map(attached));
+    let index = Index::new(manifests).to_json()?;
+    bound("the index", index.len() as u64, INDEX_MAX)?;
     write_entries(output, &index, blobs).map_err(ArchiveError::Write)
 }
 
@@ -338,10 +438,29 @@ fn write_entries(
         let header = header(&format!("blobs/sha256/{}", digest.hex()), size)?;
         match source {
             BlobSource::Bytes(bytes) => tar.append(&header, bytes.as_slice()),
-            BlobSource::File(file) => tar.append(&header, file.take(size)),
+            BlobSource::File(file) => tar.append(&header, Exact { inner: file.take(size), left: size }),
+            // Read to its end, where it is verified.
+            BlobSource::Verified(blob) => tar.append(&header, Exact { inner: blob, left: size }),
         }?;
     }
     tar.into_inner()?.flush()
+}
+
+/// Fails when there is less than the header promises.
+struct Exact<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Exact<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if count == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a blob is shorter than its size"));
+        }
+        self.left = self.left.saturating_sub(count as u64);
+        Ok(count)
+    }
 }
 
 /// A header of a plain file that says nothing of who made it, when or where.

@@ -26,7 +26,18 @@ impl<T> Hashing<T> {
         (self.inner, Digest::from_bytes(self.hash.finalize().into()), self.count)
     }
 
-    fn note(&mut self, bytes: &[u8]) {
+    /// The number of bytes so far.
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The digest of the bytes so far.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::from_bytes(self.hash.clone().finalize().into())
+    }
+
+    /// Takes these bytes into account without passing them on.
+    pub(crate) fn note(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.count += bytes.len() as u64;
     }

@@ -6,6 +6,8 @@
 //!
 //! - [`build`] makes an archive from a directory, byte for byte the same from the same input.
 //! - [`archive`] writes archives, and reads them into a spool with every byte verified.
+//! - [`repository`] keeps the blobs of packages for several processes at once: tags, attachments,
+//!   leases, collection of garbage.
 //! - [`store`] keeps packages: blobs, an index and unpacked roots, safe against crashes.
 //!
 //! Nothing here executes anything, and nothing uses the network. Archives are untrusted: all that
@@ -17,5 +19,7 @@ pub mod build;
 mod hashing;
 pub mod layer;
 pub mod oci;
+pub mod repository;
 pub mod store;
 pub mod tarball;
+pub mod unpack;

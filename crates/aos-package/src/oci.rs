@@ -4,9 +4,19 @@
 //! config is the exception, since its digest covers it and other tools have properties of their
 //! own there.
 
+mod artifact;
+mod foreign;
+
+pub use artifact::{ArtifactManifest, EMPTY, EMPTY_TYPE};
+pub(crate) use foreign::Links;
+pub use foreign::{
+    DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, ForeignConfig, ForeignDocument, ForeignEntry, ForeignIndex,
+    ForeignManifest, Platform, is_image_manifest, is_index,
+};
+
 use crate::bounds::LAYERS_MAX;
 use crate::hashing::digest_of;
-use aos_core::config::{CONFIG_PROPERTY, ConfigError, ResolvedAgent};
+use aos_core::config::{CONFIG_PROPERTY, ConfigError, ResolvedAgent, RunConfig};
 use aos_core::id::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -25,6 +35,14 @@ pub const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER_GZIP_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type of a layer that is also read.
 pub const LAYER_ZSTD_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Media type of a layer without compression, which base images may have.
+pub const LAYER_TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Characters of a media type: two names of at most 127 (RFC 6838) and a slash.
+const MEDIA_TYPE_MAX: usize = 255;
+/// The annotation of a store's index that says where a package comes from.
+pub const ORIGIN: &str = "org.aos.origin";
+/// The annotation of a store's index that says what an attachment is attached to.
+pub const SUBJECT: &str = "org.aos.subject";
 /// The annotation of the index that names a manifest.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The contents of the file `oci-layout`.
@@ -220,9 +238,16 @@ struct Execution {
     #[serde(default)]
     env: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    exposed_ports: BTreeMap<String, NoFields>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
     working_dir: String,
 }
+
+/// The value of an exposed port: `{}`, as image configs have it.
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
 
 #[derive(Serialize)]
 struct History {
@@ -239,16 +264,19 @@ struct RootFs {
 impl Execution {
     /// What other tools start: the same that AOS starts.
     fn of(agent: &ResolvedAgent) -> Self {
-        let run = &agent.run;
+        let run = agent.run.as_ref();
+        let argv = |run: &RunConfig| run.entrypoint.argv().map(str::to_owned).collect();
+        let env = |run: &RunConfig| run.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         Self {
-            entrypoint: run.entrypoint.argv().map(str::to_owned).collect(),
-            env: run.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            entrypoint: run.map(argv).unwrap_or_default(),
+            env: run.map(env).unwrap_or_default(),
+            exposed_ports: agent.expose.iter().map(|port| (port.to_string(), NoFields {})).collect(),
             labels: agent
                 .labels
                 .iter()
                 .map(|(k, v)| (k.as_str().to_owned(), v.as_str().to_owned()))
                 .collect(),
-            working_dir: run.workdir.as_str().to_owned(),
+            working_dir: run.map_or("/", |run| run.workdir.as_str()).to_owned(),
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::bounds::{DEPTH_MAX, LINK_MAX, PATH_MAX, TAR_EXTENSION_MAX, TRAILING_ZEROS_MAX};
 use aos_core::path::{PathError, RelativePath};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use tar::{EntryType, Header, PaxExtensions};
 use thiserror::Error;
 
@@ -136,9 +136,9 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The input, after the last entry.
-    pub fn into_inner(self) -> R {
-        self.input
+    /// The input, for what is to be done with it after the last entry.
+    pub(crate) const fn input(&mut self) -> &mut R {
+        &mut self.input
     }
 
     fn start(&mut self, size: u64) {
@@ -298,6 +298,28 @@ impl<R: Read> Read for TarReader<R> {
         }
         self.remaining -= count as u64;
         Ok(count)
+    }
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// The next bytes of the current contents, as many as the input has at once; none at their end.
+    /// [`Self::consume`] says how many were taken.
+    pub(crate) fn fill_contents(&mut self) -> Result<&[u8], TarError> {
+        if self.remaining == 0 {
+            return Ok(&[]);
+        }
+        let bytes = self.input.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(TarError::Truncated);
+        }
+        let count = usize::try_from(self.remaining).map_or(bytes.len(), |left| left.min(bytes.len()));
+        Ok(bytes.get(..count).unwrap_or_default())
+    }
+
+    /// Goes on behind bytes that [`Self::fill_contents`] has given.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.input.consume(count);
+        self.remaining = self.remaining.saturating_sub(count as u64);
     }
 }
 

@@ -111,8 +111,8 @@ fn steps_decide_what_goes_where() {
         &[("src/main.py", "old"), ("src/lib/a.py*", "a"), ("one.py", "new"), ("not", "")],
     );
     let (built, bytes) = try_build(dir.path()).unwrap();
-    assert_eq!(built.agent.run.workdir.as_str(), "/app");
-    assert_eq!((built.agent.run.env.len(), built.agent.labels.len()), (1, 1));
+    assert_eq!(built.agent.run().unwrap().workdir.as_str(), "/app");
+    assert_eq!((built.agent.run().unwrap().env.len(), built.agent.labels.len()), (1, 1));
     let (root, store) = store();
     let package = store.import(bytes.as_slice()).unwrap().package;
     let rootfs = common::only_root(root.path());

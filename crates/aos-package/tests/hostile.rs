@@ -148,11 +148,6 @@ fn bombs_are_refused_early() {
     // Most of this time is spent on making the bombs.
     assert!(started.elapsed() < Duration::from_secs(60));
 
-    let mut many = RawTar::default();
-    for n in 0..200_001 {
-        many = many.dir(&format!("a{n}"));
-    }
-    assert!(refused(package_of_tars(&[many.end()]).as_slice()).contains("more than 200000 files"));
     let deep = ["d"; 65].join("/");
     let deep = RawTar::default().entry(b'L', "x", "", deep.as_bytes()).dir("x").end();
     assert!(refused(package_of_tars(&[deep]).as_slice()).contains("at most 64"));

@@ -9,6 +9,7 @@
 mod common;
 
 use aos_core::id::PackageRef;
+use aos_package::repository::RepositoryError;
 use aos_package::store::{Change, RemoveError, ResolveError, Store, StoreError};
 use common::{EMPTY, paths, simple, store, version};
 use std::collections::BTreeSet;
@@ -111,7 +112,7 @@ fn removal_leaves_nothing() {
 #[test]
 fn one_process_at_a_time() {
     let (dir, store) = store();
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked(_))));
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::Repository(RepositoryError::Locked(_)))));
     drop(store);
     Store::open(dir.path()).unwrap();
     assert!(Store::open(&dir.path().join("nothing")).is_err());

@@ -65,13 +65,26 @@ pub fn unshare(kinds: &[Kind]) -> io::Result<()> {
     Ok(())
 }
 
-/// Maps one user and one group of the parent namespace to the same numbers inside, and nothing
-/// else. The calling process is in a new user namespace, dumpable, and has these very ids.
-pub fn map_identity(uid: u32, gid: u32) -> io::Result<()> {
-    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+/// What the one mapped user is inside a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// The same number as outside.
+    Same,
+    /// Number 0.
+    Zero,
+}
+
+/// Maps one user and one group of the parent namespace into this one, and nothing else. The calling
+/// process is in a new user namespace, dumpable, and has these very ids outside.
+pub fn map_user(uid: u32, gid: u32, inside: Inside) -> io::Result<()> {
+    let line = |id: u32| match inside {
+        Inside::Same => format!("{id} {id} 1"),
+        Inside::Zero => format!("0 {id} 1"),
+    };
+    fs::write("/proc/self/uid_map", line(uid))?;
     // A group map written without privilege demands that setgroups(2) is off.
     fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    fs::write("/proc/self/gid_map", line(gid))
 }
 
 /// The number by which `/proc` identifies a namespace of the calling process.

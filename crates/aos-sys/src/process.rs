@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -39,13 +40,46 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Closes every descriptor above standard error. For the very start of a program, which owns no
-/// descriptor yet: what is open then was inherited by accident or by malice.
-pub fn close_inherited() -> io::Result<()> {
-    let first: libc::c_uint = 3;
+/// Closes every descriptor above standard error but those of the given numbers, and takes these
+/// over in the given order; they no longer survive exec. For the very start of a program, which
+/// owns no descriptor yet: what else is open then was inherited by accident or by malice.
+///
+/// An error if a number is a standard stream's, is given twice, or is not open.
+pub fn take_inherited(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    if sorted.iter().any(|number| *number <= libc::STDERR_FILENO)
+        || sorted.windows(2).any(|pair| pair.first() == pair.last())
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "descriptors are numbered from 3 and each is named once",
+        ));
+    }
+    let mut first = libc::STDERR_FILENO + 1;
+    for &number in &sorted {
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = number.saturating_add(1);
+    }
+    close_range(first, RawFd::MAX)?;
+    numbers.iter().map(|number| take(*number)).collect()
+}
+
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: no memory is involved. No object of this program owns one of these descriptors yet,
-    // by the condition above.
-    checked(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+    // by the condition of the caller.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Takes one open descriptor over.
+fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved; a number that is not open is an error.
+    checked(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the descriptor is open, and nothing else in this program owns it, by the condition of
+    // the caller; each number is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Resets the execution domain to plain Linux, so that an inherited personality (no address space

@@ -2,7 +2,10 @@
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{agents, build, explain, generate, install, list, logs, packages, run, status};
+use crate::commands::{
+    agents, build, cache, convert, diff, explain, export, gc, generate, import, inspect, install, key, list,
+    lock, logs, packages, pull, push, run, sign, status, store, tag, unpack, verify,
+};
 use crate::configure::ConfigureArgs;
 use crate::manual;
 
@@ -56,6 +59,22 @@ pub(crate) enum Command {
     #[command(visible_alias = "rm")]
     Remove(agents::RemoveArgs),
     Packages(packages::PackagesArgs),
+    Pull(pull::PullArgs),
+    Push(push::PushArgs),
+    Inspect(inspect::InspectArgs),
+    Tag(tag::TagArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
+    Unpack(unpack::UnpackArgs),
+    Sign(sign::SignArgs),
+    Verify(verify::VerifyArgs),
+    Key(key::KeyArgs),
+    Lock(lock::LockArgs),
+    Diff(diff::DiffArgs),
+    Gc(gc::GcArgs),
+    Cache(cache::CacheArgs),
+    Store(store::StoreArgs),
+    Convert(convert::ConvertArgs),
     /// Set up this machine: name, time zone, access, network, model provider
     ///
     /// Asks on the terminal, or takes the answers as flags. What is not asked about or given is not changed. Keys

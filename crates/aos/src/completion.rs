@@ -1,4 +1,4 @@
-//! Names for the Tab key: agents and packages as the supervisor has them now.
+//! Names for the Tab key: agents and packages as the supervisor has them now, and what the user's store and keys have.
 
 use std::time::Duration;
 
@@ -6,6 +6,8 @@ use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
 
+use crate::keys;
+use crate::store::UserStore;
 use crate::supervisor;
 
 /// The variable by which a shell asks for candidates.
@@ -30,6 +32,35 @@ pub(crate) fn packages() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let packages = within(supervisor::packages_quietly());
         packages.into_iter().map(|package| CompletionCandidate::new(package.reference)).collect()
+    })
+}
+
+fn stored_names() -> Vec<String> {
+    UserStore::existing().map(|store| store.names()).unwrap_or_default()
+}
+
+/// Completes a package of the user store.
+pub(crate) fn stored() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let tags =
+            UserStore::open().ok().and_then(|store| store.repository().tags().ok()).unwrap_or_default();
+        tags.into_iter().map(|tagged| CompletionCandidate::new(tagged.reference.to_string())).collect()
+    })
+}
+
+/// Completes what `aos remove` removes: agents, and packages of the user store.
+pub(crate) fn removable() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let ids = within(supervisor::agents_quietly()).into_iter().map(|agent| agent.id);
+        ids.chain(stored_names()).map(CompletionCandidate::new).collect()
+    })
+}
+
+/// Completes the name of a key.
+pub(crate) fn keys() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let entries = keys::directory().ok().and_then(|directory| directory.list().ok()).unwrap_or_default();
+        entries.into_iter().map(|entry| CompletionCandidate::new(entry.name.to_string())).collect()
     })
 }
 

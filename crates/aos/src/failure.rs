@@ -17,6 +17,28 @@ impl fmt::Display for Hint {
     }
 }
 
+/// An error on its way through a library that takes any error: what travels in its chain is found behind it.
+#[derive(Debug)]
+pub(crate) struct Carried(pub(crate) Error);
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Carried {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The outermost context of a type in an error's chain, and in what its chain carries.
+pub(crate) fn travelling<T: fmt::Display + fmt::Debug + Send + Sync + 'static>(error: &Error) -> Option<&T> {
+    let behind = || error.chain().find_map(|cause| travelling(&cause.downcast_ref::<Carried>()?.0));
+    error.downcast_ref::<T>().or_else(behind)
+}
+
 /// Adds a hint to an error.
 pub(crate) trait HintExt<T> {
     /// Attaches `text`, shown on a line of its own that starts with `hint:`.
@@ -30,6 +52,21 @@ where
     fn hint(self, text: impl Into<String>) -> Result<T> {
         self.with_context(|| Hint(text.into()))
     }
+}
+
+/// Lines of an error chain: the members of a list, each shown on its own. They display as nothing.
+#[derive(Debug)]
+struct Details(Vec<String>);
+
+impl fmt::Display for Details {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// An error with a list below its sentence.
+pub(crate) fn detailed(error: impl Into<Error>, lines: Vec<String>) -> Error {
+    error.into().context(Details(lines))
 }
 
 /// An error with a hint.
@@ -47,6 +84,7 @@ pub(crate) fn hinted(message: impl fmt::Display, hint: impl Into<String>) -> Err
 pub(crate) struct Report {
     pub(crate) summary: String,
     pub(crate) causes: Vec<String>,
+    pub(crate) details: Vec<String>,
     pub(crate) hints: Vec<String>,
 }
 
@@ -63,14 +101,21 @@ impl Report {
         }
         let mut sentences = sentences.into_iter();
         let summary = sentences.next().unwrap_or_else(|| "unknown error".to_owned());
-        Self { summary, causes: sentences.collect(), hints: hints(error) }
+        let details = travelling::<Details>(error).map(|details| details.0.clone()).unwrap_or_default();
+        Self { summary, causes: sentences.collect(), details, hints: hints(error) }
     }
+}
+
+/// An error on one line, for a program.
+pub(crate) fn sentence(error: &Error) -> String {
+    let Report { summary, causes, .. } = Report::of(error);
+    std::iter::once(summary).chain(causes).collect::<Vec<_>>().join(": ")
 }
 
 /// The hints of a chain, outermost first. [`anyhow`] only finds the outermost context of a type, and one is
 /// what a person can follow anyway.
 fn hints(error: &Error) -> Vec<String> {
-    error.downcast_ref::<Hint>().map(|hint| vec![hint.0.clone()]).unwrap_or_default()
+    travelling::<Hint>(error).map(|hint| vec![hint.0.clone()]).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -84,6 +129,25 @@ mod tests {
         assert_eq!(report.summary, "cannot stop x");
         assert_eq!(report.causes, ["no agent named x"]);
         assert_eq!(report.hints, ["aos list shows the agents"]);
+        assert_eq!(sentence(&error), "cannot stop x: no agent named x");
+    }
+
+    #[test]
+    fn what_a_library_carries_is_found() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot get x")]
+        struct Library(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+        let inner = detailed(hinted("no route", "look at the cable"), vec!["one".to_owned()])
+            .context("cannot pull x");
+        let error = Error::from(Library(Box::new(Carried(inner)))).context("cannot build");
+        let report = Report::of(&error);
+        assert_eq!(report.summary, "cannot build");
+        assert_eq!(report.causes, ["cannot get x", "cannot pull x", "no route"]);
+        assert_eq!(
+            (report.hints, report.details),
+            (vec!["look at the cable".to_owned()], vec!["one".to_owned()])
+        );
     }
 
     #[test]

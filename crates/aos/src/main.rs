@@ -14,52 +14,68 @@
 //! | `output`, `table`, `shape`, `screen`, `quantity` | what is printed |
 //! | `environment`, `process`, `failure`, `completion` | the environment, other programs, errors, the Tab key |
 
+mod attachment;
+mod attest;
+mod build_progress;
+mod builder;
 mod cli;
 mod commands;
 mod completion;
 mod configure;
+mod contents;
+mod dependencies;
 mod environment;
+mod exit;
 mod failure;
 mod follow;
+mod held;
 mod journal;
+mod keys;
 mod manual;
 mod output;
 mod package;
+mod place;
 mod process;
+mod progress;
 mod quantity;
+mod remote;
 mod screen;
 mod shape;
+mod signature_file;
+mod store;
 mod supervisor;
 mod table;
+mod trust;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap_complete::CompleteEnv;
+use tokio::runtime::Runtime;
 
 use cli::Command;
-use commands::agents::Action;
-use commands::{agents, build, explain, generate, install, list, logs, packages, run, status};
+use commands::agents::{self, Action};
+use commands::{
+    build, cache, convert, diff, explain, export, gc, generate, import, inspect, install, key, list, lock,
+    logs, packages, pull, push, run, sign, status, store as stores, tag, unpack, verify,
+};
+use exit::Exit;
 use output::Output;
 
-/// Any command failed.
-const FAILURE: u8 = 1;
 /// `aos run` failed before or beside the agent, as podman-run(1) has it: an agent may well exit with 1.
 const OWN_FAILURE: u8 = 125;
-/// Nobody reads what we write: 128 + SIGPIPE, as a shell shows it for other programs.
-const READER_GONE: u8 = 141;
 
 fn main() -> ExitCode {
     CompleteEnv::with_factory(cli::command).var(completion::VARIABLE).bin("aos").completer("aos").complete();
     let out = Output::detect();
     let command = cli::parse().command;
-    let failure = if matches!(command, Command::Run(_)) { OWN_FAILURE } else { FAILURE };
+    let is_run = matches!(command, Command::Run(_));
     match dispatch(command, out) {
         Ok(code) => ExitCode::from(code),
-        Err(error) if follow::is_broken_pipe(&error) => ExitCode::from(READER_GONE),
+        Err(error) if follow::is_broken_pipe(&error) => ExitCode::from(Exit::ReaderGone.code()),
         Err(error) => {
             out.error(&error);
-            ExitCode::from(failure)
+            ExitCode::from(if is_run { OWN_FAILURE } else { Exit::of(&error).code() })
         }
     }
 }
@@ -79,26 +95,40 @@ fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Restart(ids) => wait(agents::run(&ids, Action::Restart, out))?,
         Command::Enable(ids) => wait(agents::run(&ids, Action::Enable, out))?,
         Command::Disable(ids) => wait(agents::run(&ids, Action::Disable, out))?,
-        Command::Remove(args) => {
-            let (ids, action) = args.action();
-            wait(agents::run(&ids, action, out))?;
-        }
+        Command::Remove(args) => wait(agents::remove(&args, out))?,
         Command::Packages(args) => wait(packages::run(&args, out))?,
+        Command::Pull(args) => wait(pull::run(&args, out))?,
+        Command::Push(args) => wait(push::run(&args, out))?,
+        Command::Inspect(args) => wait(inspect::run(&args, out))?,
+        Command::Tag(args) => tag::run(&args, out)?,
+        Command::Export(args) => wait(export::run(&args, out))?,
+        Command::Import(args) => import::run(&args, out)?,
+        Command::Unpack(args) => wait(unpack::run(&args, out))?,
+        Command::Sign(args) => sign::run(&args, out)?,
+        Command::Verify(args) => wait(verify::run(&args, out))?,
+        Command::Key(args) => key::run(&args, out)?,
+        Command::Lock(args) => lock::run(&args, out)?,
+        Command::Diff(args) => wait(diff::run(&args, out))?,
+        Command::Gc(args) => wait(gc::run(&args, out))?,
+        Command::Cache(args) => cache::run(&args, out)?,
+        Command::Store(args) => stores::run(&args, out)?,
+        Command::Convert(args) => convert::run(&args, out)?,
         Command::Configure(args) => configure::run(&args, out)?,
         Command::Completions(args) => generate::completions(&args, out)?,
         Command::GenMan(args) => generate::gen_man(&args)?,
         Command::GenCompletions(args) => generate::gen_completions(&args)?,
         Command::GenSchema => generate::gen_schema(out)?,
     }
-    Ok(0)
+    Ok(Exit::Done.code())
 }
 
-/// Runs an asynchronous command. Two threads: the one that prints may be held up by its reader.
+/// Runs an asynchronous command.
 fn wait<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")?
-        .block_on(command)
+    runtime()?.block_on(command)
+}
+
+/// A small runtime. Two threads: the one that prints may be held up by its reader.
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")
 }

@@ -17,12 +17,7 @@ pub(crate) struct Page {
     pub(crate) see_also: &'static [&'static str],
 }
 
-const EXIT: &[(&str, &str)] = &[
-    ("0", "It was done."),
-    ("1", "It failed; the reason is on standard error, with a hint where something can be done about it."),
-    ("2", "The command line is wrong."),
-    ("141", "The reader of the output went away."),
-];
+const EXIT: &[(&str, &str)] = crate::exit::TABLE;
 
 const EXIT_RUN: &[(&str, &str)] = &[
     ("0", "The agent ended well."),
@@ -35,6 +30,20 @@ const EXIT_RUN: &[(&str, &str)] = &[
     ("2", "The command line is wrong (an agent may exit with 2, too)."),
 ];
 
+const USER_STORE: (&str, &str) = (
+    "~/.local/share/aos, /var/lib/aos-packages",
+    "Your package store, of root the latter; AOS_STORE names another. Its folder store/ is an OCI image layout.",
+);
+const TRUST: (&str, &str) = (
+    "/etc/aos/trust.d/*.toml, STORE/trust.d/*.toml",
+    "The trust policy: which keys may sign which names. The latter counts for your store alone.",
+);
+const KEYS: (&str, &str) =
+    ("~/.config/aos/keys", "Your keys: NAME.key, encrypted, and NAME.pub; AOS_KEYS names another folder.");
+const CREDENTIALS: (&str, &str) =
+    ("~/.docker/config.json", "Credentials of registries; also REGISTRY_AUTH_FILE and containers/auth.json.");
+const LOCK: (&str, &str) =
+    ("Agentfile.lock", "The versions of the dependencies; keep it with the Agentfile.");
 const WORKSPACE: (&str, &str) =
     ("/var/lib/aos-agents/ID", "The workspace of an agent, which it sees as /workspace.");
 const STORE: (&str, &str) = ("/var/lib/aos/store", "The installed packages: an OCI image layout.");
@@ -47,6 +56,8 @@ pub(crate) const PAGES: &[Page] = &[
             ("aos run ./examples/sitewatch", "Build, install and run the agent in a folder."),
             ("aos list", "Show the agents."),
             ("aos explain sitewatch", "Show what confines an agent."),
+            ("aos build ./examples/sitewatch", "Build a package into your store."),
+            ("aos push sitewatch:1.0.0 registry.example/team/sitewatch --sign ci", "Sign and publish it."),
             ("sudo aos configure", "Set up this machine."),
         ],
         exit: EXIT,
@@ -55,6 +66,9 @@ pub(crate) const PAGES: &[Page] = &[
             ("/etc/credstore.encrypted/aos.provider.NAME", "Its key, encrypted by systemd-creds(1)."),
             ("/etc/aos/enabled/ID", "An agent that is started at boot."),
             STORE,
+            USER_STORE,
+            TRUST,
+            KEYS,
             WORKSPACE,
         ],
         see_also: &["systemctl(1)", "journalctl(1)", "systemd-cgtop(1)", "polkit(8)"],
@@ -74,24 +88,201 @@ pub(crate) const PAGES: &[Page] = &[
     Page {
         command: "build",
         examples: &[
-            ("aos build .", "Build NAME-VERSION.aap from the Agentfile in this folder."),
-            ("aos build ./watch -o /tmp/watch.aap", "Build into a file of your choice."),
+            ("aos build", "Build the folder you are in; the package is in your store."),
+            ("aos build ./watch -t watch:1.2.0 -o watch.aap", "Name it, and write it into a file, too."),
+            ("aos build --plan --json .", "Say what would be done, for a program."),
+            (
+                "aos build --build-arg MODE=fast --secret id=token,src=token.txt .",
+                "Give it an argument and a secret.",
+            ),
+            ("aos build --locked --sign ci --passphrase-file fd:3 .", "As a CI job does."),
+            ("aos build --check-reproducible .", "Build twice, and compare."),
         ],
         exit: EXIT,
-        files: &[("Agentfile.yaml, Agentfile.json, Agentfile.toml", "What the package is built from.")],
-        see_also: &["aos-install(1)", "aos-run(1)"],
+        files: &[
+            ("Agentfile.yaml, Agentfile.json, Agentfile.toml", "What the package is built from."),
+            (".aosignore", "What of the folder is left out, as in .gitignore."),
+            LOCK,
+            USER_STORE,
+        ],
+        see_also: &["aos-lock(1)", "aos-push(1)", "aos-run(1)", "aos-cache(1)"],
     },
     Page {
         command: "install",
-        examples: &[("aos install watch-1.0.0.aap", "Put a package into the store.")],
+        examples: &[
+            ("aos install watch:1.0.0", "Install a package of your store."),
+            ("aos install watch-1.0.0.aap", "Install a package file."),
+        ],
         exit: EXIT,
-        files: &[STORE],
-        see_also: &["aos-build(1)", "aos-packages(1)"],
+        files: &[STORE, USER_STORE, TRUST],
+        see_also: &["aos-build(1)", "aos-packages(1)", "aos-verify(1)"],
+    },
+    Page {
+        command: "pull",
+        examples: &[
+            ("aos pull registry.example/team/watch:1.0.0", "Pull a package."),
+            ("aos pull registry.example/team/watch", "Pull its highest version."),
+            ("aos pull oci:/media/stick:watch:1.0.0", "Take it from a directory registry."),
+        ],
+        exit: EXIT,
+        files: &[USER_STORE, TRUST, CREDENTIALS],
+        see_also: &["aos-push(1)", "aos-verify(1)", "aos-install(1)"],
+    },
+    Page {
+        command: "push",
+        examples: &[
+            ("aos push watch:1.0.0 registry.example/team/watch", "Push a package under its version."),
+            ("aos push watch:1.0.0 registry.example/team/watch --sign ci", "Sign it first."),
+            ("aos push watch:1.0.0 oci:/media/stick", "Put it into a directory registry."),
+        ],
+        exit: EXIT,
+        files: &[USER_STORE, KEYS, CREDENTIALS],
+        see_also: &["aos-pull(1)", "aos-sign(1)", "aos-tag(1)"],
+    },
+    Page {
+        command: "inspect",
+        examples: &[
+            ("aos inspect watch:1.0.0", "Show a package of your store."),
+            (
+                "aos inspect --json registry.example/team/watch:1.0.0",
+                "Show one of a registry, for a program.",
+            ),
+        ],
+        exit: EXIT,
+        files: &[USER_STORE, TRUST],
+        see_also: &["aos-diff(1)", "aos-verify(1)"],
+    },
+    Page {
+        command: "diff",
+        examples: &[
+            ("aos diff watch:1.0.0 watch:1.1.0", "Show what a new version may do, and what it changes."),
+            ("aos diff watch:1.0.0 ./watch-1.1.0.aap", "Compare with a file."),
+        ],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-inspect(1)", "aos-unpack(1)"],
+    },
+    Page {
+        command: "tag",
+        examples: &[(
+            "aos tag watch:1.0.0 registry.example/team/watch:1.0.0",
+            "Give a package a second name.",
+        )],
+        exit: EXIT,
+        files: &[USER_STORE],
+        see_also: &["aos-push(1)", "aos-remove(1)"],
+    },
+    Page {
+        command: "export",
+        examples: &[
+            ("aos export watch:1.0.0", "Write watch-1.0.0.aap, and signature.json when it is signed."),
+            ("aos export watch:1.0.0 -o - | ssh host aos import -", "Send it to another machine."),
+        ],
+        exit: EXIT,
+        files: &[("NAME-VERSION.aap", "The package: an OCI archive."), ("signature.json", "Its signature.")],
+        see_also: &["aos-import(1)", "aos-sign(1)"],
+    },
+    Page {
+        command: "import",
+        examples: &[("aos import watch-1.0.0.aap", "Take a package file into your store.")],
+        exit: EXIT,
+        files: &[USER_STORE, TRUST, ("signature.json", "The signature beside the package file.")],
+        see_also: &["aos-export(1)", "aos-verify(1)", "aos-install(1)"],
+    },
+    Page {
+        command: "unpack",
+        examples: &[("aos unpack watch:1.0.0 /tmp/watch", "Look at a package's files.")],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-inspect(1)", "aos-diff(1)"],
+    },
+    Page {
+        command: "sign",
+        examples: &[
+            ("aos sign watch:1.0.0 --key ci", "Sign a package of your store."),
+            ("aos sign watch-1.0.0.aap --key ci", "Sign a package file: writes signature.json beside it."),
+        ],
+        exit: EXIT,
+        files: &[KEYS],
+        see_also: &["aos-key(1)", "aos-verify(1)", "aos-push(1)"],
+    },
+    Page {
+        command: "verify",
+        examples: &[
+            ("aos verify watch:1.0.0", "Ask whether the trust policy allows a package."),
+            ("aos verify --key ci.pub watch-1.0.0.aap", "Ask whether a key has signed a package file."),
+        ],
+        exit: EXIT,
+        files: &[TRUST, KEYS],
+        see_also: &["aos-sign(1)", "aos-key(1)"],
+    },
+    Page {
+        command: "key",
+        examples: &[
+            ("aos key generate ci", "Make a key pair; asks for a passphrase."),
+            ("aos key export ci -o /etc/aos/trust.d/ci.pub", "Write its public half, for a trust rule."),
+            ("aos key import vendor vendor.pub", "Keep somebody's public key."),
+        ],
+        exit: EXIT,
+        files: &[KEYS],
+        see_also: &["aos-sign(1)", "openssl-pkey(1)"],
+    },
+    Page {
+        command: "lock",
+        examples: &[
+            ("aos lock", "Bring Agentfile.lock up to date."),
+            ("aos lock --update summariser", "Take the newest version of one dependency that fits."),
+            ("aos lock --locked", "Check that the lock fits, as a CI job does."),
+        ],
+        exit: EXIT,
+        files: &[LOCK],
+        see_also: &["aos-build(1)"],
+    },
+    Page {
+        command: "gc",
+        examples: &[
+            ("aos gc --dry-run", "Say what would be removed."),
+            ("aos gc", "Remove what no name, no agent and no build needs."),
+        ],
+        exit: EXIT,
+        files: &[USER_STORE, STORE],
+        see_also: &["aos-remove(1)", "aos-cache(1)", "aos-store(1)"],
+    },
+    Page {
+        command: "cache",
+        examples: &[
+            ("aos cache list", "Show what builds have left for later builds."),
+            ("aos cache prune --keep 5G --older 7d", "Shrink it."),
+        ],
+        exit: EXIT,
+        files: &[("STORE/cache", "The build cache.")],
+        see_also: &["aos-build(1)", "aos-gc(1)"],
+    },
+    Page {
+        command: "store",
+        examples: &[
+            ("aos store check", "Read and check all that your store has."),
+            ("aos store path", "Print where it is."),
+        ],
+        exit: EXIT,
+        files: &[USER_STORE],
+        see_also: &["aos-gc(1)"],
+    },
+    Page {
+        command: "convert",
+        examples: &[
+            ("aos convert agent.yaml -o Agentfile.yaml", "Make an Agentfile from another system's manifest."),
+            ("aos convert --from openos --json Agentfile.json", "Get text and notes for a program."),
+        ],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-build(1)"],
     },
     Page {
         command: "list",
         examples: &[
             ("aos list", "Show the agents."),
+            ("aos list packages", "Show the packages of your store."),
             (
                 "aos list --json | jq -r '.[] | select(.state == \"failed\").id'",
                 "The ids of those that failed.",
@@ -169,9 +360,10 @@ pub(crate) const PAGES: &[Page] = &[
         examples: &[
             ("aos remove sitewatch", "Remove a stopped agent and its workspace."),
             ("aos remove --stop --keep-workspace www", "Stop it first, and keep its files."),
+            ("aos remove watch:1.0.0", "Take a name away from a package of your store."),
         ],
         exit: EXIT,
-        files: &[WORKSPACE],
+        files: &[WORKSPACE, USER_STORE],
         see_also: &["aos-stop(1)", "aos-packages(1)"],
     },
     Page {

@@ -8,10 +8,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::environment;
 use crate::{failure, screen};
+
+/// How often what moves moves.
+const TICK: Duration = Duration::from_millis(120);
 
 /// Where and how to write; cheap to copy, decided once in `main`.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +61,11 @@ impl Output {
     /// True when standard output is a terminal: what an agent wrote is made safe for it.
     pub(crate) fn is_terminal(self) -> bool {
         self.stdout_tty
+    }
+
+    /// True when a person watches: standard error is a terminal that moves.
+    pub(crate) fn is_interactive(self) -> bool {
+        self.stderr_tty && self.colour
     }
 
     /// True when standard output may carry colours.
@@ -118,38 +126,63 @@ impl Output {
         for cause in &report.causes {
             self.stderr_line(&format!("  cause: {}", screen::one_line(cause)));
         }
+        for line in &report.details {
+            self.stderr_line(&format!("  - {}", screen::one_line(line)));
+        }
         let label = self.paint_stderr(Tone::Strong, "hint:");
         for hint in &report.hints {
             self.stderr_line(&format!("{label} {}", screen::one_line(hint)));
         }
     }
 
+    /// A line that moves, among others or alone, on a terminal that can show one. `template` is indicatif's.
+    pub(crate) fn bar(
+        self,
+        among: Option<&MultiProgress>,
+        template: &str,
+        message: String,
+    ) -> Option<ProgressBar> {
+        if !self.is_interactive() {
+            return None;
+        }
+        // It is drawn once it is as it should be.
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("##-"));
+        }
+        bar.set_message(message);
+        let bar = match among {
+            Some(bars) => bars.add(bar),
+            None => {
+                bar.set_draw_target(ProgressDrawTarget::stderr());
+                bar
+            }
+        };
+        bar.enable_steady_tick(TICK);
+        Some(bar)
+    }
+
+    /// Bars that move together, on a terminal that can show them.
+    pub(crate) fn bars(self) -> Option<MultiProgress> {
+        self.is_interactive().then(MultiProgress::new)
+    }
+
     /// Announces a step that takes a moment: a spinner on a terminal, a plain line elsewhere.
     pub(crate) fn step(self, text: &str) -> Step {
-        if !(self.stderr_tty && self.colour) {
+        if !self.is_interactive() {
             self.stderr_line(text);
             return Step(None);
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed:.dim}") {
-            bar.set_style(style);
-        }
-        bar.set_message(text.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Step(Some(bar))
+        Step(self.bar(None, "{spinner} {msg} {elapsed:.dim}", text.to_owned()))
     }
 
     /// Like [`Output::step`], but silent where nothing moves: for steps whose end is reported anyway.
     pub(crate) fn step_on_terminal(self, text: &str) -> Step {
-        if self.stderr_tty && self.colour { self.step(text) } else { Step(None) }
+        if self.is_interactive() { self.step(text) } else { Step(None) }
     }
 
     fn paint_stderr(self, tone: Tone, text: &str) -> String {
-        if self.stderr_tty && self.colour {
-            format!("\x1b[{}m{text}\x1b[0m", tone.code())
-        } else {
-            text.to_owned()
-        }
+        if self.is_interactive() { format!("\x1b[{}m{text}\x1b[0m", tone.code()) } else { text.to_owned() }
     }
 
     fn stderr_line(self, text: &str) {

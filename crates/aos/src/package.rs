@@ -1,19 +1,19 @@
-//! What `aos run` and `aos build` are pointed at, and building a folder into a package.
+//! What `aos run` and `aos install` are pointed at, and the files that packages are written to.
 
 use std::fs::{File, Permissions};
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, Seek};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aos_core::agentfile::AgentfileError;
-use aos_core::id::{AgentId, PackageName, PackageRef, Selector};
+use aos_core::id::{AgentId, PackageName, PackageRef};
+use aos_core::reference::Reference;
 use aos_package::archive::EXTENSION;
-use aos_package::build::{BuildOptions, Built};
-use aos_package::oci::host_architecture;
 
 use crate::environment;
+use crate::exit::{Exit, ExitExt};
 use crate::failure::{HintExt, hinted};
 
 /// What a word on the command line names.
@@ -23,30 +23,48 @@ pub(crate) enum Target {
     Folder(PathBuf),
     /// A package file.
     Archive(PathBuf),
-    /// An installed package.
-    Installed(PackageRef),
+    /// A package by its name: an installed one, else one of the user store.
+    Named(PackageRef),
+    /// A package of the user store that came from a registry, by its name there.
+    Pulled(Reference),
 }
 
 impl Target {
-    /// Tells them apart by their spelling, so that no file in the current folder changes what a command means:
-    /// what has a `/`, or is `.` or `..`, is a path; what ends in `.aap` is a package file; the rest is a name.
+    /// Tells them apart by their spelling, so that no file in the current folder changes what a command means: what
+    /// ends in `.aap` is a package file; what starts with a registry (`HOST.NAME/`, `HOST:PORT/`, `localhost/`) is a
+    /// package from there; any other word with a `/`, and `.` and `..`, is a path; the rest is a name.
     pub(crate) fn parse(word: &str) -> Result<Self> {
         let path = Path::new(word);
         if word.ends_with(&format!(".{EXTENSION}")) {
             return Ok(Self::Archive(path.to_owned()));
         }
+        if let Some(reference) = of_registry(word) {
+            return Ok(Self::Pulled(reference));
+        }
         if word.contains('/') || word == "." || word == ".." {
             return match path.metadata() {
                 Ok(found) if found.is_dir() => Ok(Self::Folder(path.to_owned())),
                 Ok(_) => Ok(Self::Archive(path.to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(error).exit(Exit::NotFound).with_context(|| format!("cannot find {word}"))
+                }
                 Err(error) => Err(error).with_context(|| format!("cannot find {word}")),
             };
         }
         match PackageRef::from_str(word) {
-            Ok(reference) => Ok(Self::Installed(reference)),
+            Ok(reference) => Ok(Self::Named(reference)),
             Err(error) => Err(hinted(error, advice(word))),
         }
     }
+}
+
+/// The reference, when a word names a registry.
+fn of_registry(word: &str) -> Option<Reference> {
+    let (first, _) = word.split_once('/')?;
+    if matches!(first, "" | "." | ".." | "~") {
+        return None;
+    }
+    word.parse::<Reference>().ok().filter(|reference| reference.registry.is_some())
 }
 
 /// What to write instead of a word that is no reference.
@@ -75,14 +93,35 @@ pub(crate) fn default_id(name: &PackageName) -> Result<AgentId> {
         .with_context(|| format!("no agent id can be made from the package name {name}"))
 }
 
+/// Opens a file that a person named. One that is not there has a status of its own.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let opened = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error).exit(Exit::NotFound),
+        other => other.map_err(Into::into),
+    };
+    opened.with_context(|| format!("cannot open {}", path.display()))
+}
+
 /// Opens a package file for the supervisor, which reads it by this descriptor.
 pub(crate) fn open_archive(path: &Path) -> Result<File> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = open(path)?;
     let found = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
     if !found.is_file() {
         bail!("{} is not a file", path.display());
     }
     Ok(file)
+}
+
+/// Opens a file that a folder of somebody else may name: a link could lead to any file that only we may read, and a
+/// pipe would hold us.
+pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        rustix::io::Errno::LOOP => io::Error::other("it is a symbolic link, and links are not followed"),
+        errno => errno.into(),
+    })?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
 }
 
 /// The name in a reference that the supervisor returned.
@@ -92,45 +131,46 @@ pub(crate) fn name_of(reference: &str) -> Result<PackageName> {
     Ok(parsed.name)
 }
 
-/// Builds a folder into a file that has no name, for the supervisor to read.
-pub(crate) fn build_to_temporary(folder: &Path) -> Result<(File, Built)> {
+/// A temporary file that has no name.
+pub(crate) fn anonymous() -> Result<File> {
     let place = environment::temporary_directory();
-    let mut file = tempfile::tempfile_in(&place)
-        .with_context(|| format!("cannot make a temporary file in {}", place.display()))?;
-    let built = build(folder, &mut file)?;
-    file.rewind().context("cannot rewind the package that was built")?;
-    Ok((file, built))
+    tempfile::tempfile_in(&place)
+        .with_context(|| format!("cannot make a temporary file in {}", place.display()))
 }
 
-/// Builds a folder into a package file and returns its path. The file appears whole or not at all, and only once
-/// the folder has been read: it may lie in there.
-pub(crate) fn build_to_file(folder: &Path, output: Option<&Path>) -> Result<(PathBuf, Built)> {
-    let parent = match output.and_then(Path::parent) {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+/// A file at its start.
+pub(crate) fn rewound(mut file: File) -> Result<File> {
+    file.rewind().context("cannot rewind the package")?;
+    Ok(file)
+}
+
+/// Writes a file, which appears whole or not at all.
+pub(crate) fn write_whole(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let parent = parent_of(path);
     check_folder(parent)?;
-    let (mut package, built) = build_to_temporary(folder)?;
     let mut file = tempfile::Builder::new()
-        .prefix(".aos-build-")
+        .prefix(".aos-")
         .permissions(Permissions::from_mode(0o644))
         .tempfile_in(parent)
         // Its own message has the temporary name, which means nothing to whoever reads it.
         .map_err(|error| io::Error::from(error.kind()))
         .with_context(|| format!("cannot write in {}", parent.display()))?;
-    io::copy(&mut package, &mut file).context("cannot write the package")?;
-    let path = match output {
-        Some(path) => path.to_owned(),
-        None => PathBuf::from(file_name(&built)?),
-    };
-    file.as_file().sync_all().context("cannot write the package to disk")?;
-    file.persist(&path)
-        .map_err(|unmoved| unmoved.error)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((path, built))
+    fill(file.as_file_mut())?;
+    file.as_file().sync_all().with_context(|| format!("cannot write {}", path.display()))?;
+    let persisted = file.persist(path).map_err(|unmoved| unmoved.error);
+    persisted.map(drop).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Checks, before anything is built, that a file can be meant to be in `folder`.
+/// Checks, before anything is built, that a file can be meant to be there.
+pub(crate) fn check_parent(path: &Path) -> Result<()> {
+    check_folder(parent_of(path))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Checks that a folder is one.
 fn check_folder(folder: &Path) -> Result<()> {
     match folder.metadata() {
         Ok(found) if found.is_dir() => Ok(()),
@@ -154,34 +194,6 @@ pub(crate) fn refuse_obstacles(obstacles: Vec<AgentfileError>) -> Result<()> {
     }
 }
 
-fn file_name(built: &Built) -> Result<String> {
-    match &built.reference.selector {
-        Selector::Version(version) => Ok(format!("{}-{version}.{EXTENSION}", built.reference.name)),
-        Selector::Newest | Selector::Digest(_) => bail!("the package that was built has no version"),
-    }
-}
-
-/// Builds a folder, writing the package to `output`.
-pub(crate) fn build(folder: &Path, output: impl Write) -> Result<Built> {
-    let place = environment::temporary_directory();
-    let scratch = tempfile::Builder::new()
-        .prefix("aos-build-")
-        .tempdir_in(&place)
-        .with_context(|| format!("cannot make a temporary folder in {}", place.display()))?;
-    let options = BuildOptions {
-        source_date_epoch: environment::source_date_epoch()?.unwrap_or(0),
-        architecture: host_architecture().to_owned(),
-        scratch: scratch.path().to_owned(),
-    };
-    let mut output = BufWriter::new(output);
-    let built = aos_package::build::build(folder, &options, &mut output)
-        .with_context(|| format!("cannot build {}", folder.display()))?;
-    output.flush().context("cannot write the package")?;
-    // Temporary files that stay behind are a failure of their own.
-    scratch.close().context("cannot remove the temporary folder")?;
-    Ok(built)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,9 +205,11 @@ mod tests {
         assert_eq!(Target::parse(path).unwrap(), Target::Folder(folder.path().to_owned()));
         assert_eq!(Target::parse(".").unwrap(), Target::Folder(".".into()));
         assert_eq!(Target::parse("x.aap").unwrap(), Target::Archive("x.aap".into()));
-        assert_eq!(Target::parse("src").unwrap(), Target::Installed("src".parse().unwrap()));
-        assert!(matches!(Target::parse("web:1.0.0").unwrap(), Target::Installed(_)));
-        for bad in ["", "Bad Name", "web:latest", "./missing"] {
+        assert_eq!(Target::parse("src").unwrap(), Target::Named("src".parse().unwrap()));
+        assert!(matches!(Target::parse("web:1.0.0").unwrap(), Target::Named(_)));
+        assert!(matches!(Target::parse("localhost:5000/a/web:1.0.0").unwrap(), Target::Pulled(_)));
+        assert!(matches!(Target::parse("reg.example/web").unwrap(), Target::Pulled(_)));
+        for bad in ["", "Bad Name", "web:latest", "./missing", "missing/web"] {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }
     }

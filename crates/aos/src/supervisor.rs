@@ -22,13 +22,8 @@ pub(crate) fn explain(error: ClientError) -> Error {
         ClientError::Agentd { kind: ErrorKind::NoSpace, .. } => {
             Some("`aos packages` shows what the packages take; `aos packages remove` removes one")
         }
-        ClientError::Agentd { kind: ErrorKind::Refused, message }
-            if message.starts_with("not authorised") =>
-        {
-            Some(RIGHTS)
-        }
-        ClientError::Agentd { .. } => None,
-        ClientError::NotAuthorised(_) => Some(RIGHTS),
+        error if is_not_authorised(error) => Some(RIGHTS),
+        ClientError::Agentd { .. } | ClientError::NotAuthorised(_) => None,
         ClientError::NotRunning(_) | ClientError::Deadline(_) => None,
         ClientError::NoBus(_) => Some("AOS needs systemd and D-Bus: run it on a booted machine"),
         ClientError::Transport(_) => Some("the versions of `aos` and `agentd` may differ: aos status"),
@@ -42,6 +37,14 @@ pub(crate) fn explain(error: ClientError) -> Error {
 /// True when the supervisor does not know the agent or the package.
 pub(crate) fn is_not_found(error: &ClientError) -> bool {
     error.kind() == Some(ErrorKind::NotFound)
+}
+
+/// True when the bus, or polkit by way of the supervisor, does not let this user do it.
+pub(crate) fn is_not_authorised(error: &ClientError) -> bool {
+    match error {
+        ClientError::Agentd { kind: ErrorKind::Refused, message } => message.starts_with("not authorised"),
+        other => matches!(other, ClientError::NotAuthorised(_)),
+    }
 }
 
 /// The agents, for completing a command line: nobody is asked for a password, and nothing is started for it.

@@ -32,6 +32,7 @@ fn both_build() {
         Command::cargo_bin("aos")
             .unwrap()
             .arg("build")
+            .env("AOS_STORE", folder.path().join("store"))
             .arg(examples().join(name))
             .arg("-o")
             .arg(&file)

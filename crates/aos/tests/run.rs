@@ -59,7 +59,7 @@ fn an_agent_that_ends_at_once_loses_no_line() {
     assert_eq!(status, Some(3));
     let expected: String = (50..100).map(|number| format!("line {number}\n")).collect();
     assert_eq!(shown, expected);
-    assert_eq!(machine.calls(), ["install", "run hello hello:1.0.0 [\"-x\", \"y z\"]"]);
+    assert_eq!(machine.calls(), ["install local", "run hello hello:1.0.0 [\"-x\", \"y z\"]"]);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn an_agent_that_runs_is_not_disturbed() {
     assert_eq!(status, Some(125));
     assert!(said.contains("the agent hello is running") && said.contains("hint: `--replace`"), "{said}");
     // The package is the agent's: it is not taken away, and nobody needs to hear of it.
-    assert_eq!(machine.calls(), ["install", "remove package hello:1.0.0"]);
+    assert_eq!(machine.calls(), ["install local", "remove package hello:1.0.0"]);
     assert!(!said.contains("stays installed"), "{said}");
 }
 
@@ -164,7 +164,7 @@ fn replacing_stops_it_first() {
     let folder = machine.agent_folder();
     let output = machine.aos().arg("run").arg(&folder).arg("--replace").output().unwrap();
     assert_eq!(outcome(&output).0, Some(0));
-    assert_eq!(machine.calls(), ["install", "stop hello", "run hello hello:1.0.0 []"]);
+    assert_eq!(machine.calls(), ["install local", "stop hello", "run hello hello:1.0.0 []"]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_run_that_does_not_start_tells_what_was_said() {
     assert_eq!((status, shown.as_str()), (Some(125), ""));
     assert!(said.contains("hello: aos-launch: cannot bind /srv/data"), "{said}");
     assert!(said.contains("cause: the sandbox could not be built"), "{said}");
-    assert_eq!(machine.calls(), ["install", "run hello hello:1.0.0 []", "remove package hello:1.0.0"]);
+    assert_eq!(machine.calls(), ["install local", "run hello hello:1.0.0 []", "remove package hello:1.0.0"]);
     assert_eq!(machine.state.lock().unwrap().packages, []);
 }
 
@@ -189,7 +189,7 @@ fn what_was_there_before_a_refused_run_stays() {
     machine.state.lock().unwrap().refuses = Some("no".into());
     let folder = machine.agent_folder();
     assert_eq!(outcome(&machine.aos().arg("run").arg(&folder).output().unwrap()).0, Some(125));
-    assert_eq!(machine.calls(), ["install", "run hello hello:1.0.0 []"]);
+    assert_eq!(machine.calls(), ["install local", "run hello hello:1.0.0 []"]);
     assert_eq!(machine.state.lock().unwrap().packages.len(), 1);
 }
 
@@ -271,4 +271,86 @@ fn lists_for_people_and_for_programs() {
     let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(value[0]["id"], "watch");
     assert_eq!(value[0]["exit_status"], 2);
+}
+
+#[test]
+fn a_package_of_the_user_store_is_installed_first() {
+    let machine = Machine::start();
+    machine.state.lock().unwrap().ends_at_once = Some(("exit-code", 0));
+    let folder = machine.agent_folder();
+    let (status, _, said) = outcome(&machine.aos().arg("build").arg(&folder).output().unwrap());
+    assert_eq!(status, Some(0), "{said}");
+    let (status, _, said) = outcome(&machine.aos().args(["run", "hello"]).output().unwrap());
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(machine.calls(), ["install local", "run hello hello:1.0.0 []"]);
+    // What is installed is not installed again.
+    let (status, _, said) = outcome(&machine.aos().args(["run", "hello"]).output().unwrap());
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(machine.calls().len(), 3);
+    let (status, _, said) = outcome(&machine.aos().args(["run", "nobody"]).output().unwrap());
+    assert_eq!(status, Some(125));
+    assert!(said.contains("no package nobody is installed, or in your store"), "{said}");
+}
+
+#[test]
+fn only_what_was_built_here_is_installed_as_such() {
+    let machine = Machine::start();
+    let folder = machine.agent_folder();
+    let file = folder.with_extension("aap");
+    let built = machine.aos().arg("build").arg(&folder).arg("-o").arg(&file).output().unwrap();
+    assert_eq!(built.status.code(), Some(0));
+    for (words, call) in [
+        (&["install", "hello:1.0.0"][..], "install local"),
+        (&["install", file.to_str().unwrap()], "install"),
+        (&["install", "--local", file.to_str().unwrap()], "install local"),
+    ] {
+        let (status, shown, said) = outcome(&machine.aos().args(words).output().unwrap());
+        assert_eq!((status, shown.as_str()), (Some(0), "hello:1.0.0\n"), "{said}");
+        assert_eq!(machine.calls().last().unwrap(), call);
+    }
+    // The same package from outside, in a store that did not build it.
+    let store = folder.with_extension("other");
+    std::fs::create_dir_all(store.join("trust.d")).unwrap();
+    std::fs::write(store.join("trust.d/all.toml"), "[[allow]]\nnames = [\"*\"]\nunsigned = true\n").unwrap();
+    let other =
+        |words: &[&str]| outcome(&machine.aos().env("AOS_STORE", &store).args(words).output().unwrap());
+    let (status, _, said) = other(&["import", file.to_str().unwrap()]);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, _, said) = other(&["install", "hello:1.0.0"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(machine.calls().last().unwrap(), "install");
+}
+
+#[test]
+fn the_machines_store_is_collected_too() {
+    let machine = Machine::start();
+    for (words, call) in
+        [(&["gc", "--dry-run", "--json"][..], "collect true"), (&["gc", "--json"], "collect false")]
+    {
+        let (status, shown, said) = outcome(&machine.aos().args(words).output().unwrap());
+        assert_eq!(status, Some(0), "{said}");
+        let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(value["machine"]["bytes"], 4096);
+        assert_eq!(machine.calls().last().unwrap(), call);
+    }
+    let (status, _, _) = outcome(&machine.aos().args(["gc", "--user-only"]).output().unwrap());
+    assert_eq!(status, Some(0));
+    assert_eq!(machine.calls().len(), 2);
+}
+
+#[test]
+fn json_says_what_became_of_each() {
+    let machine = Machine::start();
+    machine.state.lock().unwrap().agents.push(agent("hello"));
+    let (status, shown, said) =
+        outcome(&machine.aos().args(["stop", "hello", "nobody", "--json"]).output().unwrap());
+    assert_eq!(status, Some(0), "{said}");
+    let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(value[0]["name"], "hello");
+    assert_eq!(value[0]["done"], true);
+    let (status, shown, said) =
+        outcome(&machine.aos().args(["remove", "nobody", "--json"]).output().unwrap());
+    assert_eq!(status, Some(3), "{said}");
+    let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(value[0]["error"], "cannot remove nobody: no agent nobody; `aos list` shows the agents");
 }

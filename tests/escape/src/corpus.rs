@@ -1,4 +1,9 @@
-//! The table of the corpus: number, group, what is tried, what must happen, and the neighbour.
+//! The tables of the corpus: number, group, what is tried, what must happen, and the neighbour. That
+//! of agents is here, that of steps of a build in [`steps`].
+
+mod steps;
+
+pub use steps::STEPS;
 
 use crate::attempts::{Params, Step, exec, files, kernel, process, sockets, watch};
 use crate::outcome::Expected;

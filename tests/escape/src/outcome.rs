@@ -53,6 +53,9 @@ pub fn error_name(number: i32) -> String {
         (libc::ENOSYS, "ENOSYS"),
         (libc::ECONNREFUSED, "ECONNREFUSED"),
         (libc::ENETUNREACH, "ENETUNREACH"),
+        (libc::EAFNOSUPPORT, "EAFNOSUPPORT"),
+        (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+        (libc::EBUSY, "EBUSY"),
     ];
     known
         .iter()

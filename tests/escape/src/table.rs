@@ -1,8 +1,6 @@
 //! The corpus as a table: for the terminal and for `docs/escape-corpus.md`.
 
-use std::fmt::Write;
-
-use crate::corpus::{CORPUS, LIMITS, group};
+use crate::corpus::{Attempt, CORPUS, LIMITS, STEPS, group};
 use crate::outcome::{Expected, error_name};
 use crate::runner::{Judged, Situation};
 
@@ -19,7 +17,7 @@ fn expected(expected: Expected) -> String {
 /// The table of one run, a line for each attempt.
 pub fn plain(situation: Situation, judged: &[Judged]) -> String {
     let mut text = format!("\n{} ({} attempts)\n", situation.name(), judged.len());
-    for (entry, result) in CORPUS.iter().zip(judged) {
+    for (entry, result) in situation.corpus().iter().zip(judged) {
         let mark = if result.ok { "ok  " } else { "FAIL" };
         let line = format!(
             "{mark} {:>2} {:<58} {:<24} | {}: {}\n",
@@ -32,6 +30,25 @@ pub fn plain(situation: Situation, judged: &[Judged]) -> String {
         text.push_str(&line);
     }
     text
+}
+
+/// What stands before the second table of the page.
+const STEPS_INTRODUCTION: &str = "\n## Steps of a build\n\n\
+    A step of a build (`run:` in an Agentfile) runs in the same launcher, started by a build of root's and by one \
+    of an unprivileged user. It may execute what it writes, and write where its layer is; what counts is what it \
+    reaches outside. Afterwards the layers below are unchanged, no file of its changes has a set-user-id bit, and \
+    what is outside its root is as before.\n\n\
+    | | attempt | must be | allowed neighbour |\n|---|---|---|---|\n";
+
+/// One line of a table.
+fn row(entry: &Attempt) -> String {
+    format!(
+        "| {} | {} | {} | {} |\n",
+        entry.number,
+        entry.name,
+        expected(entry.expected),
+        entry.neighbour_name
+    )
 }
 
 /// The page of the corpus. It states what the table demands, so that it changes with it alone.
@@ -51,16 +68,11 @@ pub fn markdown() -> String {
                 "\n## {current}\n\n| | attempt | must be | allowed neighbour |\n|---|---|---|---|\n"
             ));
         }
-        let row = format!(
-            "| {} | {} | {} | {} |",
-            entry.number,
-            entry.name,
-            expected(entry.expected),
-            entry.neighbour_name
-        );
-        if writeln!(text, "{row}").is_err() {
-            return text;
-        }
+        text.push_str(&row(entry));
+    }
+    text.push_str(STEPS_INTRODUCTION);
+    for entry in STEPS {
+        text.push_str(&row(entry));
     }
     text.push_str("\n## What this version does not hold, or not by the launcher alone\n\n| | |\n|---|---|\n");
     for (numbers, limit) in LIMITS {

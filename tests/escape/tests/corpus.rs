@@ -31,6 +31,16 @@ fn nothing_escapes_a_launch_by_a_user() {
 }
 
 #[test]
+fn nothing_escapes_a_step_of_root() {
+    run(Situation::StepOfRoot);
+}
+
+#[test]
+fn nothing_escapes_a_step_of_a_user() {
+    run(Situation::StepOfUser);
+}
+
+#[test]
 fn the_page_is_the_table() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/escape-corpus.md");
     let written = std::fs::read_to_string(page).unwrap();

@@ -9,8 +9,9 @@ use aos_core::id::AgentId;
 use aos_core::path::AbsolutePath;
 use aos_sandbox::plan::{PlanInput, SandboxPlan, UnitLimits, derive};
 
+use super::task::db_failure;
 use super::{AgentTask, Context};
-use crate::db::Spec;
+use crate::db::{Spec, Target};
 use crate::failure::Failure;
 use crate::files::{self, FileError};
 use crate::packages::{Package, Packages};
@@ -93,6 +94,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
     /// Everything before the start job: plan, limits, a clean unit. Returns the queued job.
     pub(super) async fn launch(&self, spec: &Spec) -> Result<crate::systemd::Job, Failure> {
         let (id, systemd) = (&self.id, &self.context.systemd);
+        self.check_trust(spec).await?;
         let plan = plan_of(&self.context, id, spec).await?;
         let limits = plan.unit;
         let path = plan_path(&self.context.settings.places, id);
@@ -121,6 +123,34 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         }
         self.limits_checked = true;
         Ok(())
+    }
+}
+
+impl<S: Systemd, P: Packages> AgentTask<S, P> {
+    /// Says why the package may not be started.
+    pub(super) async fn check_trust(&self, spec: &Spec) -> Result<(), Failure> {
+        self.context.packages.check_trust(&spec.reference, &spec.digest).await
+    }
+
+    /// Somebody else started the unit: `systemctl start`, or the boot, with the plan of an earlier start. It is
+    /// wanted from now on, unless its package is not trusted any more: then it is stopped.
+    pub(super) async fn adopt(&mut self) -> Result<(), Failure> {
+        let Some(spec) = self.record.as_ref().map(|record| record.spec.clone()) else { return Ok(()) };
+        match self.check_trust(&spec).await {
+            Ok(()) => {
+                self.change(|record| {
+                    record.target = Target::Run;
+                    record.error = None;
+                })
+                .await
+            }
+            Err(failure) => {
+                tracing::warn!(AOS_AGENT = %self.id, error = %failure, "started by another and refused");
+                self.distrusted = Some(failure.message().to_owned());
+                self.want_rest();
+                self.store().await.map_err(|error| db_failure(&error))
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         match command {
             Command::Run(spec, reply) => self.run_new(*spec, reply).await,
             Command::Start(reply) => self.ask_start(reply),
-            Command::Restart(reply) => self.ask_restart(reply),
+            Command::Restart(reply) => self.ask_restart(reply).await,
             Command::Stop(reply) => self.ask_stop(reply).await,
             Command::Enable(at_boot, reply) => {
                 let result = self.set_enabled(at_boot).await;
@@ -42,6 +42,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
 
     async fn replace_record(&mut self, spec: Spec) -> Result<(), Failure> {
         self.refuse_when_active("be run anew")?;
+        self.check_trust(&spec).await?;
         let plan = plan_of(&self.context, &self.id, &spec).await?;
         let (folder, id) = (self.context.settings.places.enabled.clone(), self.id.clone());
         files::blocking("change what starts at boot", move || match enabled::is_enabled(&folder, &id) {
@@ -101,9 +102,12 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.start_waiters.push(reply);
     }
 
-    fn ask_restart(&mut self, reply: Reply<InvocationId>) {
-        if self.record.is_none() || self.is_at_rest() {
-            return self.ask_start(reply);
+    async fn ask_restart(&mut self, reply: Reply<InvocationId>) {
+        let spec = self.record.as_ref().map(|record| record.spec.clone());
+        let Some(spec) = spec.filter(|_| !self.is_at_rest()) else { return self.ask_start(reply) };
+        // Asked before the stop: what may not be started again goes on.
+        if let Err(failure) = self.check_trust(&spec).await {
+            return self.answer(reply, Err(failure));
         }
         if self.restart.is_some() {
             return self
@@ -158,6 +162,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             files::blocking("change what starts at boot", disable).await.map_err(file_failure)?;
             return self.refuse_when_unit_enabled();
         }
+        self.check_trust(&spec).await?;
         // The unit reads the plan at boot, when the supervisor may not be there to write it.
         let plan = plan_of(&self.context, &self.id, &spec).await?;
         files::blocking("change what starts at boot", move || {

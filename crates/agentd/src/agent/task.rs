@@ -44,6 +44,8 @@ pub struct AgentTask<S, P> {
     pub(super) start_failed: bool,
     /// The stop under way is for the runtime limit.
     pub(super) ran_too_long: bool,
+    /// Why the run that somebody else began is being stopped.
+    pub(super) distrusted: Option<String>,
     pub(super) start_waiters: Vec<Reply<InvocationId>>,
     pub(super) stop_waiters: Vec<Reply<()>>,
     /// A start to be made when the stop is done.
@@ -83,6 +85,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             start_asked: false,
             start_failed: false,
             ran_too_long: false,
+            distrusted: None,
             start_waiters: Vec::new(),
             stop_waiters: Vec::new(),
             restart: None,
@@ -239,7 +242,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
                 };
                 self.record_end(End { at_us: None, result, status: 0 }).await
             }
-            Action::Adopt => self.change(|record| record.target = Target::Run).await,
+            Action::Adopt => self.adopt().await,
             Action::Settle => self.change(|record| record.target = Target::Rest).await,
             Action::ForgetFailures => self.change(|record| record.failures = 0).await,
             Action::RetryAt(at) => {
@@ -282,6 +285,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         tracing::info!(AOS_AGENT = %self.id, AOS_INVOCATION = %invocation, "run began");
         self.start_failed = false;
         self.ran_too_long = false;
+        self.distrusted = None;
         let boot = self.context.settings.boot_id.clone();
         self.change(|record| record.run = Some(Run { invocation, boot, started_at_us, end: None })).await
     }
@@ -299,9 +303,10 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         if ran_us >= HEALTHY_US {
             record.failures = 0;
         }
-        record.error = match end.result {
-            ExitResult::Success => None,
-            _ => Some(format!("{}; journalctl -u {}", self.seen.why(&end), id.unit_name())),
+        record.error = match (self.distrusted.take(), &end.result) {
+            (Some(why), _) => Some(why),
+            (None, ExitResult::Success) => None,
+            (None, _) => Some(format!("{}; journalctl -u {}", self.seen.why(&end), id.unit_name())),
         };
         tracing::info!(
             AOS_AGENT = %id, AOS_INVOCATION = %invocation, AOS_RESULT = %end.result,

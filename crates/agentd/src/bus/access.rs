@@ -27,8 +27,10 @@ pub enum Right {
     Read,
     /// Start, stop, enable, remove agents.
     Manage,
-    /// Install and remove packages.
+    /// Install packages that the trust policy trusts, and remove packages.
     Install,
+    /// Install packages without a signature, as built on this machine.
+    InstallLocal,
 }
 
 impl Right {
@@ -39,6 +41,7 @@ impl Right {
             Self::Read => aos_client::names::ACTION_READ,
             Self::Manage => aos_client::names::ACTION_MANAGE,
             Self::Install => aos_client::names::ACTION_INSTALL,
+            Self::InstallLocal => aos_client::names::ACTION_INSTALL_LOCAL,
         }
     }
 }
@@ -54,8 +57,17 @@ pub struct Gate {
 /// Permission to go on; held for the length of the call.
 #[derive(Debug)]
 pub struct Pass {
+    uid: u32,
     _call: Option<Counted>,
     _install: Option<Counted>,
+}
+
+impl Pass {
+    /// Who was let through.
+    #[must_use]
+    pub const fn uid(&self) -> u32 {
+        self.uid
+    }
 }
 
 impl Gate {
@@ -75,11 +87,12 @@ impl Gate {
     pub async fn admit(&self, header: &Header<'_>, right: Right) -> Result<Pass, Failure> {
         let uid = self.uid(header).await?;
         let call = if uid == 0 { None } else { Some(self.calls.count(uid)?) };
-        let install = if right == Right::Install { Some(self.installs.count(uid)?) } else { None };
+        let is_install = matches!(right, Right::Install | Right::InstallLocal);
+        let install = if is_install { Some(self.installs.count(uid)?) } else { None };
         if uid != 0 {
             self.ask_polkit(header, right).await?;
         }
-        Ok(Pass { _call: call, _install: install })
+        Ok(Pass { uid, _call: call, _install: install })
     }
 
     async fn uid(&self, header: &Header<'_>) -> Result<u32, Failure> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aos_client::{AgentView, InstallOptions, PackageView, RunOptions};
+use aos_client::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedFd, OwnedObjectPath};
@@ -13,7 +13,7 @@ use crate::agent::AtBoot;
 use crate::db::Removal;
 use crate::explain;
 use crate::failure::Failure;
-use crate::packages::Packages;
+use crate::packages::{Collect, Packages, Source};
 use crate::service::Service;
 use crate::systemd::Systemd;
 
@@ -41,8 +41,9 @@ pub(super) fn agent_path(id: &str) -> Result<OwnedObjectPath, Failure> {
 
 #[zbus::interface(name = "org.aos.Agentd1.Manager")]
 impl<S: Systemd, P: Packages> Manager<S, P> {
-    /// Puts the package archive behind the descriptor (a regular file or a pipe) into the store. Returns
-    /// `name:version` and the digest of the manifest.
+    /// Puts the package archive behind the descriptor (a regular file or a pipe) into the store, if the machine's
+    /// trust policy trusts it. With the option `local` the caller vouches for it as built on this machine, and
+    /// polkit is asked for that instead. Returns `name:version` and the digest of the manifest.
     #[zbus(out_args("reference", "digest"))]
     async fn install(
         &self,
@@ -50,9 +51,11 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
         archive: OwnedFd,
         options: InstallOptions,
     ) -> Result<(String, String), Failure> {
-        let InstallOptions {} = options;
-        let _pass = self.gate.admit(&header, Right::Install).await?;
-        let (reference, digest) = self.service.install(archive.into()).await?;
+        let is_local = options.local == Some(true);
+        let right = if is_local { Right::InstallLocal } else { Right::Install };
+        let pass = self.gate.admit(&header, right).await?;
+        let source = if is_local { Source::Local { uid: pass.uid() } } else { Source::Elsewhere };
+        let (reference, digest) = self.service.install(archive.into(), source).await?;
         Ok((reference.to_string(), digest.to_string()))
     }
 
@@ -146,6 +149,19 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
     ) -> Result<(), Failure> {
         let _pass = self.gate.admit(&header, Right::Install).await?;
         self.service.remove_package(&parse::reference(&reference)?).await
+    }
+
+    /// Removes packages that lost their name and that no agent uses, and what no package needs; or only says
+    /// which they are. Returns `packages`, each `name@digest`, and `bytes`.
+    #[zbus(out_args("collected"))]
+    async fn collect(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        dry_run: bool,
+    ) -> Result<CollectedView, Failure> {
+        let _pass = self.gate.admit(&header, Right::Install).await?;
+        let collect = if dry_run { Collect::DryRun } else { Collect::Remove };
+        Ok(self.service.collect(collect).await?.view())
     }
 
     /// What was asked and what is in force around the agent, as JSON.

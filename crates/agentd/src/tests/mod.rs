@@ -4,6 +4,7 @@
 mod lifecycle;
 mod recovery;
 mod removal;
+mod trust;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -23,7 +24,7 @@ use crate::agent::{Context, Event};
 use crate::clock::Clock;
 use crate::db::{Db, DbError, InvocationId};
 use crate::failure::Failure;
-use crate::packages::{InUse, Package, Packages};
+use crate::packages::{Collect, Collected, InUse, Package, Packages, Source};
 use crate::registry::Registry;
 use crate::service::Service;
 use crate::settings::{Limits, Places, Settings};
@@ -254,6 +255,8 @@ impl Systemd for FakeSystemd {
 #[derive(Debug)]
 pub(crate) struct FakePackages {
     packages: Mutex<Vec<Package>>,
+    /// The trust policy refuses all of them.
+    distrusted: Mutex<bool>,
 }
 
 impl Packages for FakePackages {
@@ -280,8 +283,15 @@ impl Packages for FakePackages {
         Ok(self.packages.lock().unwrap().clone())
     }
 
-    async fn install(&self, _: OwnedFd) -> Result<(PackageRef, Digest), Failure> {
+    async fn install(&self, _: OwnedFd, _: Source) -> Result<(PackageRef, Digest), Failure> {
         Err(Failure::invalid("not in this world"))
+    }
+
+    async fn check_trust(&self, reference: &PackageRef, _: &Digest) -> Result<(), Failure> {
+        match *self.distrusted.lock().unwrap() {
+            true => Err(Failure::refused(format!("{reference} is not trusted"))),
+            false => Ok(()),
+        }
     }
 
     async fn remove(&self, reference: &PackageRef, in_use: InUse) -> Result<(), Failure> {
@@ -293,8 +303,10 @@ impl Packages for FakePackages {
         Ok(())
     }
 
-    async fn collect(&self, _: BTreeSet<Digest>) -> Result<(), Failure> {
-        Ok(())
+    async fn collect(&self, keep: BTreeSet<Digest>, _: Collect) -> Result<Collected, Failure> {
+        let packages = self.packages.lock().unwrap();
+        let unused = packages.iter().filter(|package| !keep.contains(&package.digest));
+        Ok(Collected { packages: unused.map(|package| package.reference.clone()).collect(), bytes: 0 })
     }
 }
 
@@ -347,13 +359,18 @@ impl World {
             dir,
             systemd: FakeSystemd::new(Arc::clone(&now_us)),
             now_us,
-            packages: Arc::new(FakePackages { packages: Mutex::new(packages) }),
+            packages: Arc::new(FakePackages { packages: Mutex::new(packages), distrusted: Mutex::default() }),
             boot: 1,
         }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Whether the trust policy refuses every package from now on.
+    pub(crate) fn distrust(&self, distrusted: bool) {
+        *self.packages.distrusted.lock().unwrap() = distrusted;
     }
 
     pub(crate) fn pass(&self, seconds: u64) {
@@ -379,6 +396,7 @@ impl World {
                 workspaces: self.path("workspaces"),
                 reports: self.path("reports"),
                 enabled: self.path("enabled"),
+                trust: self.path("trust.d"),
                 userdb: self.path("userdb"),
                 cgroups: self.path("cgroups"),
                 proc: self.path("proc"),

@@ -125,7 +125,7 @@ impl AgentfileError {
 
 /// An error before the file's name is added.
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     /// The text is not of its format.
     Syntax { format: &'static str, place: Position, message: String },
     /// A field is wrong.
@@ -133,7 +133,7 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    pub(super) fn in_file(self, origin: &str) -> AgentfileError {
+    pub(crate) fn in_file(self, origin: &str) -> AgentfileError {
         let origin = origin.to_owned();
         match self {
             Self::Syntax { format, place, message } => {
@@ -156,7 +156,7 @@ pub(super) fn without_place(message: &str) -> &str {
 }
 
 /// The path of a field below another; a key that is not a plain word is quoted.
-pub(super) fn below(path: &str, key: &str) -> String {
+pub(crate) fn below(path: &str, key: &str) -> String {
     let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     let key = if plain && key.len() <= 64 { key.to_owned() } else { Quoted(key).to_string() };
     if path.is_empty() { key } else { format!("{path}.{key}") }

@@ -10,27 +10,50 @@ pub(super) struct Fields {
 }
 
 pub(super) const TOP: Fields = Fields {
-    known: &["apiVersion", "kind", "metadata", "build", "run", "capabilities", "limits"],
-    later: &["dependencies", "budget", "approval_required", "memory", "isolation", "schedule"],
+    known: &[
+        "apiVersion",
+        "kind",
+        "extends",
+        "metadata",
+        "build",
+        "run",
+        "dependencies",
+        "capabilities",
+        "limits",
+    ],
+    later: &["budget", "approval_required", "memory", "isolation", "schedule"],
 };
+
+/// Sections of what is started: a skill has none of them.
+pub(super) const OF_STARTED: [&str; 3] = ["run", "capabilities", "limits"];
 
 pub(super) const METADATA: Fields =
     Fields { known: &["name", "version", "description", "labels"], later: &["annotations"] };
 
-pub(super) const BUILD: Fields = Fields { known: &["stages"], later: &[] };
+pub(super) const BUILD: Fields = Fields { known: &["args", "stages"], later: &[] };
 
-pub(super) const STAGE: Fields = Fields { known: &["name", "from", "steps"], later: &["dependsOn"] };
+pub(super) const STAGE: Fields =
+    Fields { known: &["name", "from", "packages", "dependsOn", "steps"], later: &[] };
 
 /// A step has exactly one of these.
 pub(super) const STEP: Fields =
-    Fields { known: &["copy", "env", "workdir", "label"], later: &["run", "install", "plugin"] };
+    Fields { known: &["copy", "run", "env", "workdir", "expose", "label"], later: &["install", "plugin"] };
 
-pub(super) const COPY: Fields = Fields { known: &["from", "to"], later: &[] };
+pub(super) const COPY: Fields =
+    Fields { known: &["from", "to", "stage", "package", "owner", "mode", "exclude"], later: &[] };
+
+/// The mapping of a run step.
+pub(super) const STEP_RUN: Fields =
+    Fields { known: &["command", "net", "cache", "secrets", "timeout"], later: &[] };
 
 pub(super) const RUN: Fields = Fields {
     known: &["entrypoint", "env", "workdir", "lifecycle"],
     later: &["model", "system_prompt", "schedule"],
 };
+
+/// A dependency has exactly one of the first five.
+pub(super) const DEPENDENCY: Fields =
+    Fields { known: &["agent", "skill", "mcp", "service", "volume", "version", "from", "size"], later: &[] };
 
 pub(super) const LIMITS: Fields =
     Fields { known: &["memory", "cpu", "tasks", "runtime", "open_files"], later: &["disk", "gpu"] };
@@ -39,4 +62,17 @@ pub(super) const LIMITS: Fields =
 pub(super) const CAPABILITY_OPTIONS: &[&str] = &["approval", "max_calls", "max_bytes", "expires"];
 
 /// Kinds of package that the design has and this version does not make.
-pub(super) const LATER_KINDS: &[&str] = &["Skill", "McpServer", "World"];
+pub(super) const LATER_KINDS: &[&str] = &["World"];
+
+/// All tables.
+const ALL: [&Fields; 10] =
+    [&TOP, &METADATA, &BUILD, &STAGE, &STEP, &COPY, &STEP_RUN, &RUN, &DEPENDENCY, &LIMITS];
+
+/// Sorts the fields of a section into the order in which its table has them; fields of no one table
+/// stay as they are.
+pub(super) fn sort<T>(named: &mut [(&str, T)]) {
+    let has_all = |fields: &&&Fields| named.iter().all(|(name, _)| fields.known.contains(name));
+    if let Some(fields) = ALL.iter().find(has_all) {
+        named.sort_by_key(|(name, _)| fields.known.iter().position(|known| known == name));
+    }
+}

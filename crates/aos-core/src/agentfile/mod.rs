@@ -1,51 +1,82 @@
-//! The Agentfile: what a person writes to describe an agent, in YAML, JSON or TOML.
+//! The Agentfile: what a person writes to describe an agent, a skill or an MCP server, in YAML, JSON
+//! or TOML.
 //!
 //! One schema for the three formats. Unknown fields, duplicate keys and fields that this version
 //! does not enforce are errors; an error names the file, the line, the column, the field and what
-//! is expected. Text is read in two steps: `tree` reads a format into a tree whose nodes know
-//! their places, `decode` turns the tree into the types here.
+//! is expected. Text becomes an [`Agentfile`] in three steps, each of which can fail in its own way:
 //!
+//! 1. `tree` reads a format into a tree whose nodes know their places;
+//! 2. a [`Draft`] is one file, checked field by field; the values of `build.stages` wait, since what
+//!    `${NAME}` stands for and which stages there are depends on parents and arguments;
+//! 3. a [`Lineage`] joins a draft with the parents that it extends, which the caller loads, and
+//!    [`Lineage::finish`] substitutes the arguments, decodes the stages and checks the whole.
+//!
+//! [`Agentfile::parse`] does all three for a file without parents and with default arguments.
 //! [`Agentfile::resolve`] is what a package carries.
 
+mod build;
 mod decode;
-mod error;
+mod draft;
+pub(crate) mod error;
 mod fields;
+pub mod graph;
 mod json;
+mod lineage;
+mod reference_page;
 mod resolve;
 mod schema;
+mod source;
+mod step;
+mod substitute;
 mod toml_format;
-mod tree;
+pub(crate) mod tree;
 mod yaml;
 
+pub use build::{
+    Arguments, BadBase, BadDebianPackage, BadStageName, BadSuite, Base, Build, DEFAULT_SUITE, DebianPackage,
+    STAGE_NAME_MAX, Stage, StageName, Suite,
+};
+pub(crate) use draft::read;
+pub use draft::{BadExtends, Draft, Extends};
 pub use error::{AgentfileError, Position};
+pub use lineage::{EXTENDS_DEPTH_MAX, Lineage, PARENT_STAGE};
+pub use reference_page::reference_markdown;
+pub use resolve::{Inherited, Settings};
 pub use schema::{SCHEMA_ID, json_schema};
+pub use step::{
+    BadFileMode, BadOwner, BadSecretName, CACHES_MAX, Command, Copy, CopyOrigin, CopySource, CopyTarget,
+    DEFAULT_TIMEOUT_SECONDS, EXCLUDES_MAX, FileMode, NET_MAX, Owner, RunStep, SECRETS_DIRECTORY, SECRETS_MAX,
+    SOURCES_MAX, SecretName, Step,
+};
 
 use crate::capability::{Capability, CapabilitySet};
-use crate::config::{Entrypoint, Env, Labels, Lifecycle, Limits};
+use crate::config::{Entrypoint, Env, Labels, Lifecycle, Limits, PackageKind};
+use crate::dependency::Dependency;
 use crate::id::{PackageName, Version};
-use crate::path::{AbsolutePath, RelativePath};
-use crate::quoted::Quoted;
+use crate::path::AbsolutePath;
 use crate::text::Description;
-use std::collections::BTreeMap;
+use source::Sources;
 use std::fmt;
-use std::str::FromStr;
-use thiserror::Error;
 
 /// Bytes of an Agentfile. A person writes it; the largest sensible one is some kilobytes.
 pub const AGENTFILE_MAX_BYTES: usize = 256 * 1024;
-/// Stages of a build.
+/// Stages of a build in one file.
 pub const STAGES_MAX: usize = 16;
 /// Steps of a stage.
 pub const STEPS_MAX: usize = 128;
+/// Debian packages of a stage.
+pub const PACKAGES_MAX: usize = 256;
+/// Build arguments of a file.
+pub const ARGS_MAX: usize = 64;
 /// The value of `apiVersion`.
 pub const API_VERSION: &str = "aos/v1";
-/// The value of `kind`.
-pub const KIND: &str = "Agent";
-/// Characters of a stage's name.
-pub const STAGE_NAME_MAX: usize = 63;
 /// The directory that relative entrypoints are taken from, and where a package's files go when
 /// there is no `build`.
 pub const APP_DIRECTORY: &str = "/app";
+/// Where a skill's files are; it has [`SKILL_FILE`] at its top.
+pub const SKILL_DIRECTORY: &str = "/skill";
+/// The file that makes a directory a skill (<https://agentskills.io>).
+pub const SKILL_FILE: &str = "SKILL.md";
 /// The working directory when none is given: the agent's writable directory.
 pub const DEFAULT_WORKDIR: &str = "/workspace";
 
@@ -80,26 +111,30 @@ impl Format {
     }
 }
 
-/// A valid Agentfile.
+/// A valid Agentfile, joined with all that it extends.
 #[derive(Debug, Clone)]
 pub struct Agentfile {
+    /// What the package is.
+    pub kind: PackageKind,
     /// Name, version and description.
     pub metadata: Metadata,
     /// How the package's files are made; `None` means all files of the directory, under
-    /// [`APP_DIRECTORY`].
+    /// [`Agentfile::default_directory`].
     pub build: Option<Build>,
-    /// What is started.
-    pub run: Run,
+    /// What is started; `None` for a skill alone.
+    pub run: Option<Run>,
+    /// What it needs, in the order of kind and name.
+    pub dependencies: Vec<Dependency>,
     /// What the agent may do.
     pub capabilities: CapabilitySet,
     /// Upper bounds.
     pub limits: Limits,
-    /// The capabilities in the order of the file.
+    /// The capabilities in the order of the files, a parent's first.
     written: Vec<Capability>,
-    /// The name that errors give the file.
-    origin: String,
-    /// Where each field stands, by its path such as `build.stages[0].steps[2].copy.from`.
-    places: BTreeMap<String, Position>,
+    /// What the package that is extended sets, under everything that is written.
+    ground: Settings,
+    /// Where each field stands.
+    sources: Sources,
 }
 
 /// The section `metadata`.
@@ -113,67 +148,6 @@ pub struct Metadata {
     pub description: Option<Description>,
     /// Labels.
     pub labels: Labels,
-}
-
-/// The section `build`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Build {
-    /// The stages, at least one. The last makes the package; the others are only checked, since
-    /// no stage can take from another in this version.
-    pub stages: Vec<Stage>,
-}
-
-/// One stage of a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
-    /// Its name, unique in the file.
-    pub name: StageName,
-    /// What it starts from.
-    pub from: Base,
-    /// Its steps, in order.
-    pub steps: Vec<Step>,
-}
-
-/// What a stage starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Base {
-    /// The host's read-only `/usr`.
-    Host,
-    /// Nothing.
-    Scratch,
-}
-
-impl Base {
-    /// Each with its word in the file.
-    pub const ALL: [(&str, Self); 2] = [("host", Self::Host), ("scratch", Self::Scratch)];
-}
-
-/// One step of a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Copies a file or directory of the Agentfile's directory into the package.
-    Copy {
-        /// The source; `None` is the whole directory, written `.`.
-        from: Option<RelativePath>,
-        /// The target. A directory's contents go into it; a file becomes it, or goes into it when
-        /// it is written with a closing slash.
-        to: CopyTarget,
-    },
-    /// Sets environment variables.
-    Env(Env),
-    /// Sets the working directory.
-    Workdir(AbsolutePath),
-    /// Sets labels.
-    Label(Labels),
-}
-
-/// The target of a copy step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CopyTarget {
-    /// The path that the source gets.
-    As(AbsolutePath),
-    /// The directory that the source goes into, written with a closing slash.
-    Into(AbsolutePath),
 }
 
 /// The section `run`.
@@ -190,92 +164,52 @@ pub struct Run {
 }
 
 impl Agentfile {
-    /// Parses an Agentfile. `origin` is the file's name for errors.
+    /// Parses an Agentfile that extends nothing, with the default values of its arguments. `origin`
+    /// is the file's name for errors.
     pub fn parse(text: &str, format: Format, origin: &str) -> Result<Self, AgentfileError> {
-        if text.len() > AGENTFILE_MAX_BYTES {
-            return Err(AgentfileError::TooLarge { origin: origin.to_owned(), length: text.len() });
-        }
-        let tree = match format {
-            Format::Yaml => yaml::read(text),
-            Format::Json => json::read(text),
-            Format::Toml => toml_format::read(text),
-        };
-        let decoded = tree.and_then(|tree| decode::agentfile(&tree, origin));
-        decoded.map_err(|problem| problem.in_file(origin))
+        Lineage::new(origin.to_owned(), Draft::parse(text, format, origin)?).finish(&Arguments::new())
     }
 
     /// The name that errors give the file.
     pub fn origin(&self) -> &str {
-        &self.origin
+        self.sources.origin()
     }
 
-    /// Where a field stands, by its path such as `run.entrypoint[0]`; a field that is not written
-    /// stands where its section does.
+    /// Where a field stands in its file, by its path such as `run.entrypoint[0]`; a field that is not
+    /// written stands where its section does.
     pub fn place(&self, field: &str) -> Position {
-        let mut path = field;
-        loop {
-            if let Some(&place) = self.places.get(path) {
-                return place;
-            }
-            match path.rfind(['.', '[']) {
-                Some(cut) => path = path.get(..cut).unwrap_or_default(),
-                None => return Position::START,
-            }
-        }
+        self.sources.locate(field).place
     }
 
-    /// The capabilities that this version can enforce for no agent, each with its place: a start
-    /// would refuse them.
+    /// Where the files of a package without `build` go.
+    pub const fn default_directory(&self) -> &'static str {
+        if self.kind.is_started() { APP_DIRECTORY } else { SKILL_DIRECTORY }
+    }
+
+    /// What this version can enforce for no agent, each with its place: a start would refuse it.
     pub fn not_enforceable(&self) -> Vec<AgentfileError> {
         let refused = |(index, capability): (usize, &Capability)| {
             let error = capability.check_enforceable().err()?;
             Some(self.error_at(&format!("capabilities[{index}]"), error))
         };
-        self.written.iter().enumerate().filter_map(refused).collect()
+        let volume = |(index, dependency): (usize, &Dependency)| {
+            let message = dependency.not_enforceable()?;
+            Some(self.error_at(&format!("dependencies[{index}]"), message))
+        };
+        let capabilities = self.written.iter().enumerate().filter_map(refused);
+        capabilities.chain(self.dependencies.iter().enumerate().filter_map(volume)).collect()
     }
 
     /// An error about a field that parsing alone does not find, such as a file that does not
-    /// exist; it names the file, line and column as parse errors do.
+    /// exist; it names the file, line and column as parse errors do. A field of a parent is named
+    /// with the parent's file.
     pub fn error_at(&self, field: &str, message: impl fmt::Display) -> AgentfileError {
+        let located = self.sources.locate(field);
         AgentfileError::Field {
-            origin: self.origin.clone(),
-            place: self.place(field),
-            field: field.to_owned(),
+            origin: located.origin.to_owned(),
+            place: located.place,
+            field: located.field,
             message: message.to_string(),
         }
-    }
-}
-
-/// The name of a build stage: 1 to 63 characters of `[a-z0-9_-]`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StageName(String);
-
-impl StageName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A text that is not a stage name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("stage name {} is not valid, expected 1 to 63 characters of a-z, 0-9, `_` and `-`", Quoted(.0))]
-pub struct BadStageName(String);
-
-impl FromStr for StageName {
-    type Err = BadStageName;
-
-    fn from_str(text: &str) -> Result<Self, BadStageName> {
-        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-        if text.is_empty() || text.len() > STAGE_NAME_MAX || !text.bytes().all(good) {
-            return Err(BadStageName(text.to_owned()));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for StageName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }

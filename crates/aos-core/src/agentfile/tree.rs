@@ -4,21 +4,21 @@ use super::error::{Position, Problem, below};
 use crate::quoted::Quoted;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Collections inside collections: the schema needs seven.
-pub(super) const DEPTH_MAX: usize = 16;
+/// Collections inside collections: the schema needs nine.
+pub(crate) const DEPTH_MAX: usize = 16;
 /// Nodes of a document, aliases expanded: an Agentfile at all its bounds has fewer that matter.
-pub(super) const NODES_MAX: usize = 20_000;
+pub(crate) const NODES_MAX: usize = 20_000;
 
 /// A value and its place.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) place: Position,
-    pub(super) value: Value,
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) place: Position,
+    pub(crate) value: Value,
 }
 
 /// A value of the document.
-#[derive(Debug)]
-pub(super) enum Value {
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
     Null,
     /// A number, boolean or date, as it is written. `is_text` when the format lets a field decide
     /// that it is text: an unquoted YAML scalar.
@@ -34,7 +34,7 @@ pub(super) enum Value {
 
 /// What a plain scalar looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PlainKind {
+pub(crate) enum PlainKind {
     Integer,
     Float,
     Boolean,
@@ -42,15 +42,15 @@ pub(super) enum PlainKind {
 }
 
 /// A mapping's key and its place.
-#[derive(Debug)]
-pub(super) struct Key {
-    pub(super) place: Position,
-    pub(super) text: String,
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) place: Position,
+    pub(crate) text: String,
 }
 
 impl Value {
     /// What the value is, for "expected a list, found ...".
-    pub(super) const fn describe(&self) -> &'static str {
+    pub(crate) const fn describe(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Plain { kind: PlainKind::Integer, .. } => "an integer",
@@ -66,13 +66,13 @@ impl Value {
 
 /// What each format says of a key that is written twice, at its second place. Two of the parsers find
 /// it before the tree is there, so that the field above has no name yet.
-pub(super) fn written_twice(place: Position, key: &str) -> Problem {
+pub(crate) fn written_twice(place: Position, key: &str) -> Problem {
     let key = if key.is_empty() { String::new() } else { format!("{} ", Quoted(key)) };
     Problem::Field { place, field: String::new(), message: format!("the key {key}is written twice") }
 }
 
 /// Checks the bounds of a whole document and that no key is written twice.
-pub(super) fn check(root: &Node) -> Result<(), Problem> {
+pub(crate) fn check(root: &Node) -> Result<(), Problem> {
     let mut count = 0_usize;
     check_node(root, "", 0, &mut count)
 }
@@ -107,7 +107,7 @@ fn check_node(node: &Node, path: &str, depth: usize, count: &mut usize) -> Resul
 }
 
 /// The places of all fields, by path: a key's own for a mapping's field, the value's in a list.
-pub(super) fn places(root: &Node) -> BTreeMap<String, Position> {
+pub(crate) fn places(root: &Node) -> BTreeMap<String, Position> {
     let mut places = BTreeMap::new();
     collect(root, "", root.place, &mut places);
     places

@@ -81,6 +81,11 @@ impl CapabilitySet {
         self.0.is_empty()
     }
 
+    /// True when exactly this capability is a member.
+    pub fn contains(&self, capability: &Capability) -> bool {
+        self.0.contains(capability)
+    }
+
     /// True when a member allows `access`.
     pub fn permits(&self, access: &Access) -> bool {
         self.0.iter().any(|capability| capability.permits(access))

@@ -85,8 +85,9 @@ pub(super) fn check(
     agent: &ResolvedAgent,
     tree: &Tree,
 ) -> Result<Option<PathBuf>, BuildError> {
-    let entrypoint = &agent.run.entrypoint;
-    let of_host = check_program(agentfile, agent, tree)?;
+    let Some(run) = &agent.run else { return Ok(None) };
+    let entrypoint = &run.entrypoint;
+    let of_host = check_program(agentfile, agent, &entrypoint.program, tree)?;
     let script = entrypoint.arguments.first().and_then(|text| text.as_str().parse::<AbsolutePath>().ok());
     let app = APP_DIRECTORY.parse::<AbsolutePath>().ok();
     match script.filter(|path| app.as_ref().is_some_and(|app| path.is_within(app))) {
@@ -117,9 +118,9 @@ pub(super) fn check_host(agentfile: &Agentfile, program: &Path) -> Option<Agentf
 fn check_program(
     agentfile: &Agentfile,
     agent: &ResolvedAgent,
+    program: &AbsolutePath,
     tree: &Tree,
 ) -> Result<Option<PathBuf>, BuildError> {
-    let program = &agent.run.entrypoint.program;
     let error = |message: String| Err(agentfile.error_at("run.entrypoint[0]", message).into());
     let on_host = agent.root == RootKind::Host;
     let granted = agent.capabilities.permits(&Access::Exec(program.clone()));

@@ -3,7 +3,7 @@
 use super::BuildError;
 use super::context::{Context, Source};
 use crate::bounds::{DEPTH_MAX, FILES_MAX, LAYER_UNPACKED_MAX, LINK_MAX, PATH_MAX};
-use aos_core::agentfile::{APP_DIRECTORY, Agentfile, Base, CopyTarget, Stage, Step};
+use aos_core::agentfile::{Agentfile, Base, Copy, CopyOrigin, CopySource, CopyTarget, Stage, Step};
 use aos_core::path::{AbsolutePath, RelativePath};
 use std::collections::BTreeMap;
 
@@ -100,7 +100,8 @@ pub(super) fn of_package(context: &Context, agentfile: &Agentfile) -> Result<Tre
         return Ok(tree);
     }
     let place = Place { agentfile, step: String::new() };
-    let app = APP_DIRECTORY.parse::<AbsolutePath>().map_err(|error| place.error("", error))?;
+    let app =
+        agentfile.default_directory().parse::<AbsolutePath>().map_err(|error| place.error("", error))?;
     let mut tree = Tree::default();
     copy_directory(context, None, &app, &mut tree, &place)?;
     Ok(tree)
@@ -113,25 +114,45 @@ fn of_stage(
     stage: &Stage,
 ) -> Result<Tree, BuildError> {
     let mut tree = Tree::default();
+    let unsupported = |field: &str| {
+        let field = format!("build.stages[{number}].{field}");
+        agentfile.error_at(&field, "is not supported by this version of AOS").into()
+    };
+    if !matches!(stage.from, Base::Host | Base::Scratch) {
+        return Err(unsupported("from"));
+    }
     for (step_number, step) in stage.steps.iter().enumerate() {
-        if let Step::Copy { from, to } = step {
-            let step = format!("build.stages[{number}].steps[{step_number}].copy");
-            let place = Place { agentfile, step };
-            check_target(stage.from, to, &place)?;
-            copy(context, from.as_ref(), to, &mut tree, &place)?;
+        match step {
+            Step::Copy(Copy { origin: CopyOrigin::Directory, from, to, .. }) => {
+                let step = format!("build.stages[{number}].steps[{step_number}].copy");
+                let place = Place { agentfile, step };
+                check_target(&stage.from, to, &place)?;
+                for source in from {
+                    let from = match source {
+                        CopySource::All => None,
+                        CopySource::Path(path) => Some(path),
+                        CopySource::Glob(_) => {
+                            return Err(unsupported(&format!("steps[{step_number}].copy.from")));
+                        }
+                    };
+                    copy(context, from, to, &mut tree, &place)?;
+                }
+            }
+            Step::Copy(_) | Step::Run(_) => return Err(unsupported(&format!("steps[{step_number}]"))),
+            Step::Env(_) | Step::Workdir(_) | Step::Expose(_) | Step::Label(_) => {}
         }
     }
     Ok(tree)
 }
 
-fn check_target(base: Base, to: &CopyTarget, place: &Place<'_>) -> Result<(), BuildError> {
+fn check_target(base: &Base, to: &CopyTarget, place: &Place<'_>) -> Result<(), BuildError> {
     let (CopyTarget::As(path) | CopyTarget::Into(path)) = to;
     match path.segments().next() {
         Some(top) if RESERVED.contains(&top) => Err(place.error(
             "to",
             format!("`/{top}` is made by the launcher for each run, files there would not be seen"),
         )),
-        None if base == Base::Host => {
+        None if *base == Base::Host => {
             Err(place.error("to", "a package on the host's root has its files in directories, such as /app"))
         }
         _ => Ok(()),

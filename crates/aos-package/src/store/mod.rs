@@ -1,39 +1,35 @@
-//! The local store of packages.
+//! The packages that a machine runs: a [`Repository`] that this process has for itself, and beside
+//! it the packages' unpacked roots.
 //!
 //! ```text
-//! store.lock                 held by the process that has the store open
-//! store/                     an OCI image layout: oci-layout, index.json, blobs/sha256/<hex>
+//! store.lock, store/, ...    the repository; locked while the store is open
 //! rootfs/sha256-<hex>/       the unpacked layers of the package with this manifest digest
-//! tmp/                       imports and removals under way; emptied when the store is opened
 //! ```
 //!
-//! Invariants: what `index.json` lists is complete, its blobs and its root; what it does not list
-//! is garbage. So the index is written last when a package comes and first when one goes, by
-//! replacing the file, and a crash at any point leaves a store that opens and only has garbage to
-//! collect.
+//! Invariants: what the index lists is complete, its blobs and its root; what it does not list
+//! is garbage. So the index is written last when a package comes and first when one goes, and a
+//! crash at any point leaves a store that opens and only has garbage to collect.
 //!
 //! `name:version` is a tag. Importing other contents of the same version moves the tag; the older
 //! package stays in the index without a name, for agents that still use it, until [`Store::gc`] is
 //! told that none does.
 //!
 //! Concurrency: one process at a time, by the lock; in it the methods may be called from several
-//! threads. Importing works in `tmp/` and takes the lock on the index only at its end.
+//! threads. Importing works in the directory of a lease and takes the lock on the state only at
+//! its end.
 
-mod disk;
-mod files;
 mod import;
+mod roots;
 mod unpack;
 
 pub use import::{Change, ImportError, Imported};
 pub use unpack::UnpackError;
 
-use crate::oci::{Index, OciError};
+use crate::repository::{AttachError, GcMode, Repository, RepositoryError, TagError};
 use aos_core::config::ResolvedAgent;
 use aos_core::id::{Digest, PackageName, PackageRef, Selector, Version};
-use disk::Paths;
+use roots::Roots;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -41,19 +37,15 @@ use thiserror::Error;
 /// Why the store cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Another process has it open.
-    #[error("the package store `{}` is in use by another process", .0.display())]
-    Locked(PathBuf),
-    /// A file of the store cannot be read or written.
-    #[error("cannot {action} `{}`", .path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
+    /// The repository cannot be used.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The package cannot be listed.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    /// What came with the package cannot be listed.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// Something failed, and so did going back to what the disk says.
     #[error("{first}; going back failed too: {second}")]
     Unrecovered {
@@ -62,14 +54,6 @@ pub enum StoreError {
         first: Box<StoreError>,
         /// The failure after it.
         second: Box<StoreError>,
-    },
-    /// The index is damaged.
-    #[error("the package store's `{}` is damaged", .path.display())]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: OciError,
     },
 }
 
@@ -180,38 +164,36 @@ pub struct Collected {
     pub bytes: u64,
 }
 
-/// A usable package of the index.
-struct Held {
-    package: StoredPackage,
-    blobs: BTreeSet<Digest>,
-}
-
-/// What is in the store, as in `index.json`.
+/// What is in the store, as in its index.
+#[derive(Default)]
 struct State {
-    index: Index,
-    held: BTreeMap<Digest, Held>,
+    held: BTreeMap<Digest, StoredPackage>,
     damaged: Vec<DamagedPackage>,
 }
 
 /// An open store.
 pub struct Store {
-    paths: Paths,
+    repository: Repository,
+    roots: Roots,
     state: Mutex<State>,
-    /// Closing it releases the lock.
-    _lock: File,
 }
 
 impl Store {
     /// Opens the store in `root`, which must exist, and makes what is missing in it. Removes what
     /// a crash left behind.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let paths = Paths::new(root);
-        let lock = paths.lock()?;
-        paths.prepare()?;
-        let state = paths.load()?;
-        let store = Self { paths, state: Mutex::new(state), _lock: lock };
-        store.paths.sweep(&store.state())?;
+        let repository = Repository::open_exclusively(root)?;
+        let roots = Roots::open(root)?;
+        let state = roots.load(&repository)?;
+        let store = Self { repository, roots, state: Mutex::new(state) };
+        store.sweep(&store.state())?;
         Ok(store)
+    }
+
+    /// The blobs, tags and attachments of the packages. They are for reading: what is tagged or
+    /// forgotten there, this store does not know.
+    pub const fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// A panic in another thread cannot leave the state half-changed: it is replaced as a whole.
@@ -221,7 +203,7 @@ impl Store {
 
     /// All usable packages, by name and version, replaced ones last.
     pub fn list(&self) -> Vec<StoredPackage> {
-        let mut packages: Vec<_> = self.state().held.values().map(|held| held.package.clone()).collect();
+        let mut packages: Vec<_> = self.state().held.values().cloned().collect();
         packages.sort_by(|a, b| {
             let key =
                 |p: &StoredPackage| (!p.tagged, p.agent.name.clone(), p.agent.version.clone(), p.digest);
@@ -258,38 +240,64 @@ impl Store {
         if in_use(&package.digest) {
             return Err(RemoveError::InUse(package.reference()));
         }
-        self.paths
-            .change(&mut state, |paths, state| paths.forget(state, &BTreeSet::from([package.digest])))?;
-        self.paths.sweep(&state)?;
+        let removed = self.repository.forget(&BTreeSet::from([package.digest]));
+        removed.map_err(|error| self.recover(&mut state, error.into()))?;
+        state.held.remove(&package.digest);
+        self.sweep(&state)?;
         Ok(package)
     }
 
     /// Removes replaced packages that are not in `keep`, and everything that no package uses.
     pub fn gc(&self, keep: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
         let mut state = self.state();
-        let unused = |held: &&Held| !held.package.tagged && !keep.contains(&held.package.digest);
-        let packages: BTreeSet<_> =
-            state.held.values().filter(unused).map(|held| held.package.digest).collect();
+        let unused = |package: &&StoredPackage| !package.tagged && !keep.contains(&package.digest);
+        let packages: Vec<_> = state.held.values().filter(unused).map(|package| package.digest).collect();
         if !packages.is_empty() {
-            self.paths.change(&mut state, |paths, state| paths.forget(state, &packages))?;
+            let forgotten = self.repository.forget(&packages.iter().copied().collect());
+            forgotten.map_err(|error| self.recover(&mut state, error.into()))?;
+            state.held.retain(|digest, _| !packages.contains(digest));
         }
-        let bytes = self.paths.sweep(&state)?;
-        Ok(Collected { packages: packages.into_iter().collect(), bytes })
+        let bytes = self.sweep(&state)?;
+        Ok(Collected { packages, bytes })
+    }
+
+    /// Removes roots and blobs that no package of the index uses; returns the bytes of the blobs.
+    fn sweep(&self, state: &State) -> Result<u64, StoreError> {
+        let listed = state.listed();
+        self.roots.sweep(&listed)?;
+        Ok(self.repository.gc(&listed, &BTreeSet::new(), GcMode::Collect)?.bytes)
+    }
+
+    /// After a failed change the state becomes what the disk says, which can be the old or the
+    /// new, and what the attempt left is collected.
+    fn recover(&self, state: &mut State, first: StoreError) -> StoreError {
+        let recovered = self.roots.load(&self.repository).and_then(|loaded| {
+            *state = loaded;
+            self.sweep(state)
+        });
+        match recovered {
+            Ok(_) => first,
+            Err(second) => StoreError::Unrecovered { first: Box::new(first), second: Box::new(second) },
+        }
     }
 }
 
 impl State {
+    /// What the index lists, attachments aside.
+    fn listed(&self) -> BTreeSet<Digest> {
+        self.held.keys().copied().chain(self.damaged.iter().map(|damaged| damaged.digest)).collect()
+    }
+
     /// Versions of a name that have a tag, lowest first.
     fn versions(&self, name: &PackageName) -> Vec<Version> {
-        let tagged =
-            self.held.values().filter(|held| held.package.tagged && held.package.agent.name == *name);
-        let mut versions: Vec<_> = tagged.map(|held| held.package.agent.version.clone()).collect();
+        let tagged = self.held.values().filter(|package| package.tagged && package.agent.name == *name);
+        let mut versions: Vec<_> = tagged.map(|package| package.agent.version.clone()).collect();
         versions.sort();
         versions
     }
 
     fn resolve(&self, reference: &PackageRef) -> Result<StoredPackage, ResolveError> {
-        let of_name = self.held.values().map(|held| &held.package).filter(|p| p.agent.name == reference.name);
+        let of_name = self.held.values().filter(|p| p.agent.name == reference.name);
         let found = match &reference.selector {
             Selector::Newest => {
                 of_name.filter(|p| p.tagged).max_by(|a, b| a.agent.version.cmp(&b.agent.version))

@@ -6,11 +6,13 @@ use aos_core::id::Digest;
 use aos_package::archive::{self, BlobSource};
 use aos_package::build::{BuildError, BuildOptions, Built, build};
 use aos_package::oci::{
-    CONFIG_TYPE, Descriptor, LAYER_GZIP_TYPE, MANIFEST_TYPE, Manifest, PackageConfig, host_architecture,
+    ArtifactManifest, CONFIG_TYPE, Descriptor, EMPTY as EMPTY_CONFIG, EMPTY_TYPE, LAYER_GZIP_TYPE,
+    MANIFEST_TYPE, Manifest, PackageConfig, host_architecture,
 };
+use aos_package::repository::{AttachError, Attachment, Collected, GcMode, Lease, Repository};
 use aos_package::store::Store;
 use sha2::Digest as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -58,15 +60,20 @@ pub fn try_build(dir: &Path) -> Result<(Built, Vec<u8>), BuildError> {
     Ok((built, bytes))
 }
 
-/// The archive of [`SIMPLE`] with this script.
+/// The archive of a package of one script.
 pub fn simple(script: &str) -> Vec<u8> {
-    try_build(directory(SIMPLE, &[("main.py", script)]).path()).unwrap().1
+    version("1.0.0", script)
 }
 
-/// The archive of [`SIMPLE`] in another version.
+/// The same package in another version.
 pub fn version(version: &str, script: &str) -> Vec<u8> {
-    let agentfile = SIMPLE.replace("1.0.0", version);
-    try_build(directory(&agentfile, &[("main.py", script)]).path()).unwrap().1
+    package_with(web(version, "host", &["/usr/bin/python3", "/app/main.py"], &[]), script)
+}
+
+/// An archive of an agent whose layer has this script.
+pub fn package_with(agent: ResolvedAgent, script: &str) -> Vec<u8> {
+    let tar = RawTar::default().dir("app").file("app/main.py", script).end();
+    package_of(agent, &[(tar.clone(), gzip(&tar), LAYER_GZIP_TYPE)])
 }
 
 /// An error with its causes.
@@ -87,6 +94,53 @@ pub fn store() -> (TempDir, Store) {
     (dir, store)
 }
 
+/// A repository in a directory of its own.
+pub fn repository() -> (TempDir, Repository) {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = Repository::open(dir.path()).unwrap();
+    (dir, repository)
+}
+
+/// Puts a package with one layer, of which only the contents of a file differ by `text`.
+pub fn put_package(lease: &Lease, text: &str) -> Descriptor {
+    let tar = RawTar::default().file("app/x", text).end();
+    let layer = lease.put(LAYER_GZIP_TYPE, &gzip(&tar)).unwrap();
+    put_manifest(lease, text, vec![layer])
+}
+
+/// Puts the config and the manifest of a package of these layers.
+pub fn put_manifest(lease: &Lease, text: &str, layers: Vec<Descriptor>) -> Descriptor {
+    let diff_ids = vec![sha256(text.as_bytes()); layers.len()];
+    let agent = agent("host", "/usr/bin/true");
+    let config = PackageConfig { agent, diff_ids, architecture: "amd64".to_owned() };
+    let config = lease.put(CONFIG_TYPE, &config.to_json(0).unwrap()).unwrap();
+    lease.put(MANIFEST_TYPE, &Manifest::new(config, layers).to_json().unwrap()).unwrap()
+}
+
+/// The manifest of an attachment, whose blobs are put.
+pub fn artifact(lease: &Lease, subject: &Descriptor, kind: &str, content: &[u8]) -> ArtifactManifest {
+    lease.put(EMPTY_TYPE, EMPTY_CONFIG).unwrap();
+    let content = lease.put(kind, content).unwrap();
+    ArtifactManifest::new(kind, content, subject, BTreeMap::new())
+}
+
+/// Attaches something to a manifest.
+pub fn attach(
+    lease: &Lease,
+    subject: &Descriptor,
+    kind: &str,
+    content: &[u8],
+) -> Result<Attachment, AttachError> {
+    let manifest = artifact(lease, subject, kind, content);
+    let descriptor = lease.put(MANIFEST_TYPE, &manifest.to_json().unwrap()).unwrap();
+    lease.repository().attach(lease, &descriptor)
+}
+
+/// Collects all but what has a tag, is pinned or is kept.
+pub fn gc(repository: &Repository, keep: &[Digest]) -> Collected {
+    repository.gc(&keep.iter().copied().collect(), &BTreeSet::new(), GcMode::Collect).unwrap()
+}
+
 /// All paths below, sorted.
 pub fn paths(dir: &Path) -> Vec<String> {
     fn walk(dir: &Path, top: &Path, found: &mut Vec<String>) {
@@ -105,7 +159,9 @@ pub fn paths(dir: &Path) -> Vec<String> {
 }
 
 /// What must be in a store that holds nothing.
-pub const EMPTY: [&str; 8] = [
+pub const EMPTY: [&str; 10] = [
+    "leases",
+    "partial",
     "rootfs",
     "store",
     "store.lock",
@@ -128,8 +184,16 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// An agent whose root is its own package, or the host's.
 pub fn agent(root: &str, program: &str) -> ResolvedAgent {
+    web("1.0.0", root, &[program], &[])
+}
+
+/// The agent `web` with this entrypoint and environment.
+pub fn web(version: &str, root: &str, entrypoint: &[&str], env: &[(&str, &str)]) -> ResolvedAgent {
+    let env: BTreeMap<_, _> = env.iter().copied().collect();
+    let env = if env.is_empty() { String::new() } else { format!(r#","env":{}"#, serde_json::json!(env)) };
     let json = format!(
-        r#"{{"capabilities":[],"limits":{{}},"name":"web","root":"{root}","run":{{"entrypoint":["{program}"],"lifecycle":"oneshot","workdir":"/"}},"version":"1.0.0"}}"#
+        r#"{{"capabilities":[],"limits":{{}},"name":"web","root":"{root}","run":{{"entrypoint":{entrypoint}{env},"lifecycle":"oneshot","workdir":"/workspace"}},"version":"{version}"}}"#,
+        entrypoint = serde_json::json!(entrypoint)
     );
     ResolvedAgent::from_canonical_json(json.as_bytes()).unwrap()
 }
@@ -140,6 +204,7 @@ pub fn package(layers: &[(Vec<u8>, Vec<u8>, &str)]) -> Vec<u8> {
 }
 
 pub fn package_of(agent: ResolvedAgent, layers: &[(Vec<u8>, Vec<u8>, &str)]) -> Vec<u8> {
+    let name = agent.reference().to_string();
     let config = PackageConfig {
         agent,
         diff_ids: layers.iter().map(|(tar, _, _)| sha256(tar)).collect(),
@@ -156,7 +221,7 @@ pub fn package_of(agent: ResolvedAgent, layers: &[(Vec<u8>, Vec<u8>, &str)]) -> 
     let layers = layers.iter().map(|(_, blob, media_type)| add(media_type, blob.clone())).collect();
     let manifest = add(MANIFEST_TYPE, Manifest::new(config, layers).to_json().unwrap());
     let mut bytes = Vec::new();
-    archive::write(&mut bytes, "web:1.0.0", &manifest, blobs).unwrap();
+    archive::write(&mut bytes, &name, &manifest, blobs).unwrap();
     bytes
 }
 

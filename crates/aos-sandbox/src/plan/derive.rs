@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aos_core::config::{ResolvedAgent, RootKind};
+use aos_core::config::{ResolvedAgent, RootKind, RunConfig};
 use aos_core::id::AgentId;
 use aos_core::path::AbsolutePath;
 
@@ -11,7 +11,8 @@ use super::grants::{self, GrantParts, Kept};
 use super::package::{self, PackageParts};
 use super::unit::{self, UnitLimits};
 use super::{
-    CAUSE_ENTRYPOINT, ENTRIES_MAX, Links, PLAN_VERSION, PlanError, Program, ProgramRule, Reach, SandboxPlan,
+    CAUSE_ENTRYPOINT, ENTRIES_MAX, Links, PLAN_VERSION, PlanError, Program, ProgramRule, Purpose, Reach,
+    SandboxPlan,
 };
 use crate::rootfs::RootfsEntry;
 use crate::seccomp::Policy;
@@ -38,11 +39,17 @@ pub struct PlanInput<'a> {
 
 /// Derives the plan, or says which declaration cannot be enforced and what to write instead.
 pub fn derive(input: &PlanInput<'_>) -> Result<SandboxPlan, PlanError> {
+    let run = input.agent.run()?;
+    if let Some(obstacle) =
+        input.agent.dependencies.iter().find_map(|needed| needed.declared().not_enforceable())
+    {
+        return Err(PlanError::Dependency(obstacle));
+    }
     let kind = input.agent.root;
     let package = package::place(kind, input.rootfs, input.entries)?;
     let kept = Kept::new(input.rootfs, input.workspace)?;
     let grants = grants::apply(&input.agent.capabilities, &package.provided, &kept)?;
-    let entrypoint = entrypoint(input, &package.provided, &grants)?;
+    let entrypoint = entrypoint(run, &package.provided, &grants)?;
 
     let is_host = kind == RootKind::Host;
     let has_usr = package.tree.iter().any(|entry| entry.path.as_str() == "/usr");
@@ -63,13 +70,15 @@ pub fn derive(input: &PlanInput<'_>) -> Result<SandboxPlan, PlanError> {
     programs.extend(grants.programs);
     let plan = SandboxPlan {
         version: PLAN_VERSION,
+        purpose: Purpose::Agent,
         agent: input.id.clone(),
-        program: program(input)?,
+        program: program(input, run)?,
         root: kind,
         tree,
         landlock,
         programs,
         listen: grants.listen,
+        listeners: Vec::new(),
         seccomp: Policy::Agent,
         rlimits: unit::rlimits(&input.agent.limits),
         unit: UnitLimits::of(&input.agent.limits),
@@ -93,11 +102,11 @@ fn bounded(plan: SandboxPlan) -> Result<SandboxPlan, PlanError> {
 /// The right to execute the entrypoint, which lies in the package, in the host's `/usr`, or below a
 /// grant to execute.
 fn entrypoint(
-    input: &PlanInput<'_>,
+    run: &RunConfig,
     provided: &BTreeSet<String>,
     grants: &GrantParts,
 ) -> Result<ProgramRule, PlanError> {
-    let path = input.agent.run.entrypoint.program.clone();
+    let path = run.entrypoint.program.clone();
     let top = path.segments().next().unwrap_or_default();
     let is_granted = grants.programs.iter().any(|rule| match rule.reach {
         Reach::File => rule.path == path,
@@ -111,18 +120,17 @@ fn entrypoint(
     Ok(ProgramRule { path, reach: Reach::File, links, cause: CAUSE_ENTRYPOINT.to_owned() })
 }
 
-fn program(input: &PlanInput<'_>) -> Result<Program, PlanError> {
-    let run = &input.agent.run;
+fn program(input: &PlanInput<'_>, run: &RunConfig) -> Result<Program, PlanError> {
     let argv: Vec<String> =
         run.entrypoint.argv().map(str::to_owned).chain(input.arguments.iter().cloned()).collect();
     if let Some(index) = argv.iter().position(|argument| argument.contains('\0')) {
         return Err(PlanError::Nul(index));
     }
-    Ok(Program { argv, env: environment(input), cwd: run.workdir.clone() })
+    Ok(Program { argv, env: environment(input, run), cwd: run.workdir.clone() })
 }
 
 /// The whole environment: a base that the package's own variables override.
-fn environment(input: &PlanInput<'_>) -> BTreeMap<String, String> {
+fn environment(input: &PlanInput<'_>, run: &RunConfig) -> BTreeMap<String, String> {
     let user = input.id.user_name();
     let base = [
         ("AOS_AGENT_ID", input.id.as_str()),
@@ -136,7 +144,7 @@ fn environment(input: &PlanInput<'_>) -> BTreeMap<String, String> {
     ];
     let mut environment: BTreeMap<String, String> =
         base.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    for (name, value) in &input.agent.run.env {
+    for (name, value) in &run.env {
         environment.insert(name.as_str().to_owned(), value.as_str().to_owned());
     }
     environment

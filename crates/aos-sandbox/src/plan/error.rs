@@ -7,6 +7,12 @@ use super::{ENTRIES_MAX, PLAN_MAX_BYTES, PLAN_VERSION};
 /// Why an agent has no plan. Each message names the capability and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PlanError {
+    /// The package has nothing to start.
+    #[error(transparent)]
+    NotRunnable(#[from] aos_core::config::NotRunnable),
+    /// A dependency that nothing gives.
+    #[error("{0}")]
+    Dependency(String),
     /// The network needs the broker.
     #[error("capability `{0}` needs aos-broker, which this version does not have; remove it")]
     Net(String),
@@ -123,4 +129,15 @@ pub enum ReadError {
     /// The first argument is not an absolute path.
     #[error("the plan's first argument is not the absolute path of a program")]
     NoProgram,
+    /// The sockets for the caller are not well named.
+    #[error("the plan's listeners need different ports above 0, and names of letters, digits and `-`")]
+    Listeners,
+    /// A plan for one purpose has a part of another's.
+    #[error("the plan is for {purpose} and has {what}")]
+    Mixed {
+        /// What the plan is for.
+        purpose: &'static str,
+        /// What it should not have.
+        what: &'static str,
+    },
 }

@@ -1,11 +1,16 @@
-//! The sandbox plan: what every layer will enforce around one agent, and why.
+//! The sandbox plan: what every layer will enforce around one agent, or around one step of a build,
+//! and why.
 //!
-//! [`derive`] makes it, purely, from the resolved Agentfile; `aos-launch` applies it. On disk it is
+//! [`derive`] makes an agent's, purely, from the resolved Agentfile, [`build()`] that of a step;
+//! `aos-launch` applies both. Which of the two a plan is, its [`Purpose`] says; [`SandboxPlan::parse`]
+//! refuses one with parts of the other. On disk it is
 //! one JSON object, at most [`PLAN_MAX_BYTES`], version [`PLAN_VERSION`], unknown fields refused.
 //! Everything that comes from a capability carries the capability's canonical text as its `cause`;
 //! what every agent has carries `base`, what its package brings `package`.
 
 mod base;
+pub mod build;
+mod check;
 mod derive;
 mod error;
 mod etc;
@@ -15,6 +20,7 @@ mod package;
 mod tests;
 mod unit;
 
+pub use build::{BuildFile, BuildInput, build};
 pub use derive::{PlanInput, derive};
 pub use error::{PlanError, ReadError};
 pub use etc::{GeneratedFile, Identity};
@@ -49,7 +55,10 @@ pub const CAUSE_ENTRYPOINT: &str = "entrypoint";
 pub struct SandboxPlan {
     /// [`PLAN_VERSION`].
     pub version: u32,
-    /// The agent; also its hostname.
+    /// What runs inside.
+    #[serde(default, skip_serializing_if = "Purpose::is_agent")]
+    pub purpose: Purpose,
+    /// The agent; also its hostname. Of a step, [`build::HOSTNAME`].
     pub agent: AgentId,
     /// What is executed.
     pub program: Program,
@@ -63,6 +72,10 @@ pub struct SandboxPlan {
     pub programs: Vec<ProgramRule>,
     /// TCP ports that may be bound, and connected to, on the agent's own loopback.
     pub listen: Vec<ListenRule>,
+    /// Sockets that listen on the own loopback before the program starts, and that the launcher
+    /// passes out to its caller. The program may connect to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Listener>,
     /// The system call policy.
     pub seccomp: Policy,
     /// Resource limits of every process.
@@ -71,11 +84,31 @@ pub struct SandboxPlan {
     pub unit: UnitLimits,
 }
 
+/// What runs in a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// An agent: a read-only root, programs where nothing is written, its own user.
+    #[default]
+    Agent,
+    /// A step of a build: a writable union as the root, uid 0 without capabilities, ownership that
+    /// seems to change.
+    Build,
+}
+
+impl Purpose {
+    /// Whether it is an agent.
+    pub const fn is_agent(&self) -> bool {
+        matches!(self, Self::Agent)
+    }
+}
+
 /// The program, its arguments, environment and working directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// The arguments; the first is the program's absolute path.
+    /// The arguments; the first is the program's absolute path. In a step it may be a name without
+    /// `/`, looked up in `PATH` inside.
     pub argv: Vec<String>,
     /// The whole environment: nothing is inherited.
     pub env: BTreeMap<String, String>,
@@ -138,6 +171,39 @@ pub enum Node {
     Proc,
     /// A directory with the devices that have no effect outside, and pseudo-terminals.
     Devices,
+    /// In a step only, and its first place: the root, a writable union. `nosuid,nodev`.
+    BuildRoot {
+        /// Directories of the host that stay as they are, the topmost first.
+        lower: Vec<AbsolutePath>,
+        /// The directory of the host that gets all changes.
+        upper: AbsolutePath,
+        /// An empty directory on the same file system, for the kernel.
+        work: AbsolutePath,
+    },
+    /// In a step only: a small file with a fixed content. Below `/etc` a file of the step's own root
+    /// at the same place wins.
+    BuildFile(BuildFile),
+    /// In a step only: an empty file system in memory from which programs are executed.
+    /// `nosuid,nodev`.
+    BuildTmpfs {
+        /// Its greatest size in bytes.
+        size_bytes: u64,
+        /// Its greatest number of files.
+        inodes: u64,
+    },
+    /// In a step only: a writable directory of the host that outlives the step. `nosuid,nodev`.
+    Cache {
+        /// Where it is on the host.
+        source: AbsolutePath,
+    },
+    /// In a step only: a read-only directory in memory with a file for each secret; their contents
+    /// come over a descriptor and are in no plan.
+    Secrets {
+        /// The files' names.
+        names: Vec<String>,
+    },
+    /// In a step only: an empty read-only directory, over what no package brings to an agent.
+    Empty,
 }
 
 /// A file or directory of the host inside the agent's tree.
@@ -276,6 +342,16 @@ pub struct ListenRule {
     pub cause: String,
 }
 
+/// A socket that the launcher makes for its caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// The TCP port on 127.0.0.1 of the sandbox's own network namespace.
+    pub port: u16,
+    /// The name under which the caller gets the socket: letters, digits and `-`.
+    pub name: String,
+}
+
 /// One resource limit; soft and hard are the same. A lower limit that is inherited stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -320,28 +396,5 @@ impl SandboxPlan {
         self.check()?;
         let bytes = serde_json::to_vec(self)?;
         if bytes.len() > PLAN_MAX_BYTES { Err(ReadError::TooLarge(bytes.len())) } else { Ok(bytes) }
-    }
-
-    fn check(&self) -> Result<(), ReadError> {
-        if self.version != PLAN_VERSION {
-            return Err(ReadError::Version(self.version));
-        }
-        for (what, count) in [
-            ("tree entries", self.tree.len()),
-            ("landlock rules", self.landlock.len()),
-            ("program rules", self.programs.len()),
-            ("listen rules", self.listen.len()),
-            ("arguments", self.program.argv.len()),
-            ("environment variables", self.program.env.len()),
-            ("resource limits", self.rlimits.len()),
-        ] {
-            if count > ENTRIES_MAX {
-                return Err(ReadError::TooMany { what, count });
-            }
-        }
-        match self.program.argv.first() {
-            Some(program) if program.starts_with('/') => Ok(()),
-            _ => Err(ReadError::NoProgram),
-        }
     }
 }

@@ -34,6 +34,7 @@ const SUCCESS: u32 = 0;
 const EPERM: u32 = 1;
 const EACCES: u32 = 13;
 const ENOSYS: u32 = 38;
+const EAFNOSUPPORT: u32 = 97;
 
 /// All `CLONE_NEW*` flags of linux/sched.h but the one for time, which clone(2) cannot take: its
 /// bit is part of the exit signal there.
@@ -43,6 +44,10 @@ const UNSHARE_TIME: u32 = 0x80;
 
 /// `S_ISUID` and `S_ISGID` of linux/stat.h.
 const SET_ID_BITS: u32 = 0o6000;
+/// `S_IFMT`, `S_IFCHR` and `S_IFBLK` of linux/stat.h.
+const FILE_TYPE: u32 = 0o170_000;
+const CHARACTER_DEVICE: u32 = 0o020_000;
+const BLOCK_DEVICE: u32 = 0o060_000;
 /// `O_CREAT` and `__O_TMPFILE` of asm-generic/fcntl.h: with either, open(2) has a mode.
 const CREATING_FLAGS: u32 = 0o100 | 0o20_000_000;
 
@@ -114,6 +119,7 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Allow => vec![ret(RET_ALLOW)],
         Verdict::Deny => vec![errno(EPERM)],
         Verdict::Absent => vec![errno(ENOSYS)],
+        Verdict::Pretend => vec![errno(SUCCESS)],
         Verdict::Check(check) => leaf_of_check(check),
     }
 }
@@ -122,7 +128,8 @@ fn leaf_of_check(check: Check) -> Vec<Instruction> {
     match check {
         Check::CloneFlags => deny_bits(0, CLONE_NAMESPACES),
         Check::UnshareFlags => deny_bits(0, CLONE_NAMESPACES | UNSHARE_TIME),
-        Check::SocketKind => socket_kind(),
+        Check::SocketKind => socket_kind(EPERM),
+        Check::SocketFamily => socket_kind(EAFNOSUPPORT),
         // TIOCSTI, TIOCLINUX, TIOCSETD of asm-generic/ioctls.h; the kernel takes 32 bits of it.
         Check::IoctlRequest => deny_values(1, &[0x5412, 0x541c, 0x5423]),
         Check::MemfdFlags => memfd_flags(),
@@ -130,6 +137,7 @@ fn leaf_of_check(check: Check) -> Vec<Instruction> {
         Check::PrctlOption => deny_values(0, &[35, 62, 0x5961_6d61]),
         Check::FileMode(mode) => deny_bits(mode, SET_ID_BITS),
         Check::CreationMode(flags) => creation_mode(flags),
+        Check::DeviceMode(mode) => device_mode(mode),
         // F_NOTIFY of linux/fcntl.h.
         Check::FcntlCommand => deny_values(1, &[1026]),
         Check::PrlimitTarget => prlimit_target(),
@@ -147,6 +155,17 @@ fn creation_mode(flags: u32) -> Vec<Instruction> {
     program
 }
 
+fn device_mode(mode: u32) -> Vec<Instruction> {
+    vec![
+        load(argument_low(mode)),
+        instruction(AND, 0, 0, FILE_TYPE),
+        branch(JUMP_EQUAL, CHARACTER_DEVICE, 1, 0),
+        branch(JUMP_EQUAL, BLOCK_DEVICE, 0, 1),
+        errno(SUCCESS),
+        ret(RET_ALLOW),
+    ]
+}
+
 fn deny_bits(argument: u32, bits: u32) -> Vec<Instruction> {
     vec![load(argument_low(argument)), branch(JUMP_ANY_BIT, bits, 0, 1), errno(EPERM), ret(RET_ALLOW)]
 }
@@ -160,27 +179,28 @@ fn deny_values(argument: u32, values: &[u32]) -> Vec<Instruction> {
     program
 }
 
-/// Goes on with the instruction after the group if the accumulator is one of three values.
-fn require_one_of(values: [u32; 3]) -> [Instruction; 4] {
+/// Goes on with the instruction after the group if the accumulator is one of three values; the
+/// error otherwise.
+fn require_one_of(values: [u32; 3], error: u32) -> [Instruction; 4] {
     let [first, second, third] = values;
     [
         branch(JUMP_EQUAL, first, 3, 0),
         branch(JUMP_EQUAL, second, 2, 0),
         branch(JUMP_EQUAL, third, 1, 0),
-        errno(EPERM),
+        errno(error),
     ]
 }
 
-fn socket_kind() -> Vec<Instruction> {
+fn socket_kind(other_family: u32) -> Vec<Instruction> {
     // AF_UNIX, AF_INET, AF_INET6
     let mut program = vec![load(argument_low(0))];
-    program.extend(require_one_of([1, 2, 10]));
+    program.extend(require_one_of([1, 2, 10], other_family));
     // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET without the flags above the low four bits
     program.extend([load(argument_low(1)), instruction(AND, 0, 0, 0xf)]);
-    program.extend(require_one_of([1, 2, 5]));
+    program.extend(require_one_of([1, 2, 5], EPERM));
     // the default, IPPROTO_TCP, IPPROTO_UDP
     program.push(load(argument_low(2)));
-    program.extend(require_one_of([0, 6, 17]));
+    program.extend(require_one_of([0, 6, 17], EPERM));
     program.push(ret(RET_ALLOW));
     program
 }

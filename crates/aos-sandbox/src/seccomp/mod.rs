@@ -10,6 +10,7 @@
 //!
 //! Pure: nothing here is installed, see `aos_sys::seccomp`.
 
+mod build;
 mod generate;
 mod policy;
 mod table;

@@ -3,6 +3,7 @@
 use aos_sys::seccomp::Instruction;
 use serde::{Deserialize, Serialize};
 
+use super::build::BUILD;
 use super::generate;
 use super::table::TABLE;
 
@@ -15,6 +16,8 @@ pub enum Verdict {
     Deny,
     /// `ENOSYS`, as from a kernel that lacks it: the caller falls back to what it used before.
     Absent,
+    /// It does nothing and answers 0.
+    Pretend,
     /// It depends on the arguments.
     Check(Check),
 }
@@ -30,6 +33,9 @@ pub enum Check {
     /// protocols default, TCP, UDP. Else `EPERM`. Among what that leaves out is MPTCP (262), which
     /// passes Landlock's TCP rules.
     SocketKind,
+    /// As `SocketKind`, but another family is `EAFNOSUPPORT`, as from a kernel that lacks it: useradd
+    /// and its kin go on without an audit log then, and give up otherwise.
+    SocketFamily,
     /// ioctl(2): `EPERM` for TIOCSTI and TIOCLINUX, which type into a terminal, and for TIOCSETD,
     /// which loads line disciplines.
     IoctlRequest,
@@ -43,6 +49,9 @@ pub enum Check {
     /// open(2) and its kin: as `FileMode` when the flags, at this index, create a file; the mode is
     /// the next argument.
     CreationMode(u32),
+    /// mknod(2) and its kin: a device is not made and the answer is 0; what else there is, is made.
+    /// The mode is the argument of this index.
+    DeviceMode(u32),
     /// fcntl(2): `EPERM` for `F_NOTIFY`, which watches a directory by a signal.
     FcntlCommand,
     /// prctl(2): `EPERM` for `PR_SET_MM`, `PR_SET_PTRACER`, `PR_SCHED_CORE`.
@@ -72,6 +81,9 @@ pub enum Policy {
     /// The allow-list of an agent: [`TABLE`], anything else `ENOSYS`.
     #[serde(rename = "agent-v1")]
     Agent,
+    /// That of a step of a build, anything else `ENOSYS`.
+    #[serde(rename = "build-v1")]
+    Build,
     /// What the reaping init needs after it has started the agent, anything else `EPERM`.
     #[serde(rename = "init-v1")]
     Init,
@@ -82,6 +94,7 @@ impl Policy {
     pub fn rows(self) -> &'static [Row] {
         match self {
             Self::Agent => TABLE,
+            Self::Build => &BUILD,
             Self::Init => INIT,
         }
     }
@@ -89,7 +102,7 @@ impl Policy {
     /// The verdict for a number that the table lacks.
     pub const fn otherwise(self) -> Verdict {
         match self {
-            Self::Agent => Verdict::Absent,
+            Self::Agent | Self::Build => Verdict::Absent,
             Self::Init => Verdict::Deny,
         }
     }

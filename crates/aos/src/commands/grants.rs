@@ -6,13 +6,16 @@ use aos_client::Client;
 use crate::output::Output;
 use crate::supervisor;
 
-/// Tells, on standard error, what an installed package is granted when it runs.
-pub(crate) async fn show(client: &Client, reference: &str, out: Output) -> Result<()> {
+/// What an installed package is granted when it runs; `None` when it is not there any more.
+pub(crate) async fn of(client: &Client, reference: &str) -> Result<Option<Vec<String>>> {
     let packages = client.packages().await.map_err(supervisor::explain)?;
-    let Some(package) = packages.iter().find(|package| package.reference == reference) else {
-        return Ok(());
-    };
-    for line in lines(reference, &package.capabilities) {
+    let found = packages.into_iter().find(|package| package.reference == reference);
+    Ok(found.map(|package| package.capabilities))
+}
+
+/// Tells it on standard error.
+pub(crate) async fn show(client: &Client, reference: &str, out: Output) -> Result<()> {
+    for line in of(client, reference).await?.iter().flat_map(|capabilities| lines(reference, capabilities)) {
         out.note(&line);
     }
     Ok(())

@@ -2,34 +2,51 @@
 
 use anyhow::Result;
 use aos_client::AgentView;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::Format;
-use crate::commands::packages;
+use crate::commands::{packages, stored};
 use crate::output::{Output, Tone};
 use crate::quantity;
 use crate::shape;
 use crate::supervisor;
 use crate::table::{Columns, Text};
 
-/// Show the agents
+/// Show the agents, or the packages of your store
 ///
-/// Shows every agent: its package, its state, whether it starts at boot, when it last started or ended, and
-/// the memory it uses.
+/// Shows every agent: its package, its state, whether it starts at boot, when it last started or ended, and the memory
+/// it uses. `aos list packages` shows the packages that you built, pulled or imported; `aos packages` shows those that
+/// are installed on this machine.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    /// What to show
+    #[arg(value_enum, value_name = "WHAT", default_value_t = What::Agents, hide_default_value = true)]
+    what: What,
+
     /// Show the installed packages instead, as `aos packages` does
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     packages: bool,
 
     #[command(flatten)]
     pub(crate) format: Format,
 }
 
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// The agents of this machine
+    Agents,
+    /// The packages of your store
+    Packages,
+}
+
 /// Runs `aos list`.
 pub(crate) async fn run(args: &ListArgs, out: Output) -> Result<()> {
     if args.packages {
         return packages::list(args.format, out).await;
+    }
+    if args.what == What::Packages {
+        return stored::list(args.format, out);
     }
     let client = supervisor::connect().await?;
     let agents = client.agents().await.map_err(supervisor::explain)?;

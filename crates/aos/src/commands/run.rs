@@ -1,28 +1,39 @@
 //! `aos run`: build, install, start, follow.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
+use aos_build::CacheUse;
 use aos_client::{AgentView, Client, ClientError, ErrorKind, RunOptions};
 use aos_core::id::{AgentId, PackageRef, Selector};
 use aos_core::quantity::{ByteSize, CpuQuota, DurationSpec};
+use aos_core::reference::{Location, Reference};
+use aos_package::repository::ResolveError;
 use clap::{Args, ValueHint};
 
+use crate::build_progress::Telling;
+use crate::builder::{BuildSettings, Builder};
 use crate::commands::agents::is_active;
-use crate::commands::{grants, install};
+use crate::commands::grants;
+use crate::commands::install::{self, Parcel, Provenance};
 use crate::completion;
+use crate::dependencies::LockMode;
 use crate::failure::hinted;
 use crate::follow::{Ending, Watch};
+use crate::held::Held;
 use crate::output::Output;
 use crate::package::{self, Target};
+use crate::store::UserStore;
 use crate::supervisor;
 
 /// Run an agent and show what it writes
 ///
 /// A folder (written with a `/`, or `.`) is built first; a package file, NAME.aap, is installed first; NAME or
-/// NAME:VERSION is an installed package. The agent's output goes to standard output, and `aos run` ends with the
+/// NAME:VERSION is an installed package, else one of your store, which is installed first. The agent's output goes to standard output, and `aos run` ends with the
 /// agent's exit status. Ctrl-C stops the agent; a second Ctrl-C leaves it to itself.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// A folder with an Agentfile, a package file, or an installed package
+    /// A folder with an Agentfile, a package file, or a package that is installed or in your store
     #[arg(value_name = "DIR|FILE.aap|NAME[:VERSION]", value_hint = ValueHint::AnyPath, add = completion::targets())]
     target: String,
 
@@ -50,6 +61,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME")]
     runtime: Option<DurationSpec>,
 
+    #[command(flatten)]
+    build: BuildSettings,
+
     /// Arguments for the agent
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<String>,
@@ -60,7 +74,7 @@ pub(crate) async fn run(args: RunArgs, out: Output) -> Result<u8> {
     let target = Target::parse(&args.target)?;
     // What can be told from the command line, the folder and this machine's programs is told before the
     // supervisor is asked for anything. What only the supervisor knows comes after the package is installed.
-    let source = Source::prepare(target, out)?;
+    let source = Source::prepare(target, &args.build, out)?;
     let client = supervisor::connect().await?;
     let (reference, novelty) = source.reference(&client, out).await?;
     if novelty == Novelty::New {
@@ -85,7 +99,7 @@ pub(crate) async fn run(args: RunArgs, out: Output) -> Result<u8> {
     }
     if ending == Ending::Closed {
         // The agent was not told that its reader left: it is a service of its own.
-        return Ok(crate::READER_GONE);
+        return Ok(crate::exit::Exit::ReaderGone.code());
     }
     Ok(ending.code())
 }
@@ -132,43 +146,91 @@ enum Novelty {
     Known,
 }
 
-/// A package on its way to the store, or in it.
+/// A package on its way to the machine's store, or perhaps in it.
 enum Source {
-    Archive(std::fs::File),
-    Installed(PackageRef),
+    Parcel(Parcel),
+    Named(PackageRef),
 }
 
 impl Source {
-    fn prepare(target: Target, out: Output) -> Result<Self> {
+    fn prepare(target: Target, settings: &BuildSettings, out: Output) -> Result<Self> {
         match target {
             Target::Folder(folder) => {
-                let _step = out.step_on_terminal(&format!("building {}", folder.display()));
-                let (archive, built) = package::build_to_temporary(&folder)?;
-                package::refuse_obstacles(built.obstacles)?;
-                Ok(Self::Archive(archive))
+                // The build waits for the network by itself, and for its own threads.
+                let built = tokio::task::block_in_place(|| build(&folder, settings, out));
+                Ok(Self::Parcel(built?))
             }
-            Target::Archive(path) => Ok(Self::Archive(package::open_archive(&path)?)),
-            Target::Installed(reference) => Ok(Self::Installed(reference)),
+            Target::Archive(path) => {
+                let archive = install::archive(&path)?;
+                Ok(Self::Parcel(Parcel { archive, provenance: Provenance::Outside }))
+            }
+            Target::Named(reference) => Ok(Self::Named(reference)),
+            Target::Pulled(reference) => {
+                Ok(Self::Parcel(install::of_store(&UserStore::open()?, &reference)?))
+            }
         }
     }
 
     /// The exact reference, once the package is in the store, and whether it is there by this command.
     async fn reference(self, client: &Client, out: Output) -> Result<(String, Novelty)> {
         match self {
-            Self::Archive(file) => {
-                let before = client.packages().await.map_err(supervisor::explain)?;
-                let installed = install::install(client, file.into(), out).await;
-                let (reference, _) = installed.context("cannot install the package")?;
-                let known = before.iter().any(|package| package.reference == reference);
-                Ok((reference, if known { Novelty::Known } else { Novelty::New }))
-            }
-            Self::Installed(reference) => Ok((resolve(client, &reference).await?, Novelty::Known)),
+            Self::Parcel(parcel) => bring(client, parcel, out).await,
+            Self::Named(reference) => match resolve(client, &reference).await? {
+                Some(found) => Ok((found, Novelty::Known)),
+                None => bring(client, of_user(&reference)?, out).await,
+            },
         }
     }
 }
 
+/// Builds a folder into the user store, and packs the package.
+fn build(folder: &Path, settings: &BuildSettings, out: Output) -> Result<Parcel> {
+    let store = UserStore::open()?;
+    let telling = if out.is_interactive() { Telling::Steps } else { Telling::Nothing };
+    let builder = Builder::new(&store, folder, None, settings, telling, out)?;
+    let built = builder.build(&LockMode::Fit, None, CacheUse::Use)?;
+    package::refuse_obstacles(built.obstacles)?;
+    let held = Held::new(
+        Location::Local(Reference::local(&built.agent.name, &built.agent.version)?),
+        built.manifest,
+        None,
+        built.lease,
+        None,
+    )?;
+    Ok(Parcel { archive: install::packed(&held)?, provenance: Provenance::Local })
+}
+
+/// Installs a package, and tells whether it was there.
+async fn bring(client: &Client, parcel: Parcel, out: Output) -> Result<(String, Novelty)> {
+    let before = client.packages().await.map_err(supervisor::explain)?;
+    let installed = install::install(client, parcel, out).await;
+    let (reference, _) = installed.context("cannot install the package")?;
+    let known = before.iter().any(|package| package.reference == reference);
+    Ok((reference, if known { Novelty::Known } else { Novelty::New }))
+}
+
+/// Packs a package of the user store that is not installed.
+fn of_user(wanted: &PackageRef) -> Result<Parcel> {
+    let missing = || {
+        hinted(
+            format!("no package {wanted} is installed, or in your store"),
+            format!(
+                "`aos packages` and `aos list packages` show what is; a folder is written with its path: aos run ./{}",
+                wanted.name
+            ),
+        )
+    };
+    let store = UserStore::open()?;
+    let reference = install::local(wanted)?;
+    match store.repository().resolve(&reference) {
+        Ok(_) => install::of_store(&store, &reference),
+        Err(ResolveError::NotFound { .. }) => Err(missing()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Finds an installed package: the exact one, or the newest version of a name.
-async fn resolve(client: &Client, wanted: &PackageRef) -> Result<String> {
+async fn resolve(client: &Client, wanted: &PackageRef) -> Result<Option<String>> {
     let packages = client.packages().await.map_err(supervisor::explain)?;
     let fits = packages.iter().filter(|package| package.name == wanted.name.as_str()).filter_map(|package| {
         let version = aos_core::id::parse_version(&package.version).ok()?;
@@ -179,16 +241,8 @@ async fn resolve(client: &Client, wanted: &PackageRef) -> Result<String> {
         };
         fits.then_some((version, package))
     });
-    match fits.max_by(|(left, _), (right, _)| left.cmp(right)) {
-        Some((_, package)) => Ok(package.reference.clone()),
-        None => Err(hinted(
-            format!("no package {wanted} is installed"),
-            format!(
-                "`aos packages` shows what is; a folder is written with its path: aos run ./{}",
-                wanted.name
-            ),
-        )),
-    }
+    let newest = fits.max_by(|(left, _), (right, _)| left.cmp(right));
+    Ok(newest.map(|(_, package)| package.reference.clone()))
 }
 
 /// Sees to it that the id is free or that its agent may be replaced.

@@ -24,12 +24,12 @@ mod host;
 mod hostname;
 mod network;
 mod provider;
-mod secret;
+pub(crate) mod secret;
 mod stick;
 mod system;
-mod terminal;
+pub(crate) mod terminal;
 mod timezone;
-mod tty;
+pub(crate) mod tty;
 mod wizard;
 
 use std::fs::{File, OpenOptions};

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aos_client::{AgentView, InstallOptions, PackageView, RunOptions, names};
+use aos_client::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions, names};
 use zbus::object_server::SignalEmitter;
 use zbus::{OwnedFd, OwnedObjectPath};
 
@@ -54,11 +54,11 @@ enum Refusal {
 #[zbus::interface(name = "org.aos.Agentd1.Manager")]
 impl Supervisor {
     async fn install(&self, archive: OwnedFd, options: InstallOptions) -> (String, String) {
-        let InstallOptions {} = options;
+        let InstallOptions { local, .. } = options;
         let bytes = std::fs::File::from(std::os::fd::OwnedFd::from(archive)).metadata().unwrap().len();
         assert!(bytes > 1000, "the archive has {bytes} bytes");
         let mut state = self.state();
-        state.calls.push("install".into());
+        state.calls.push(if local == Some(true) { "install local".into() } else { "install".into() });
         if state.packages.is_empty() {
             state.packages.push(package());
         }
@@ -130,6 +130,11 @@ impl Supervisor {
         }
         state.packages.retain(|package| package.reference != reference);
         Ok(())
+    }
+
+    async fn collect(&self, dry_run: bool) -> CollectedView {
+        self.state().calls.push(format!("collect {dry_run}"));
+        CollectedView { packages: vec!["old@sha256:00".into()], bytes: 4096 }
     }
 
     async fn get_agent(&self, id: String) -> Result<AgentView, Refusal> {
@@ -284,7 +289,8 @@ impl Machine {
         command
             .env("DBUS_SYSTEM_BUS_ADDRESS", &self.address)
             .env("PATH", path)
-            .env("JOURNAL", self.folder.path());
+            .env("JOURNAL", self.folder.path())
+            .env("AOS_STORE", self.folder.path().join("store"));
         command.env_remove("NO_COLOR").stdin(Stdio::null());
         command
     }

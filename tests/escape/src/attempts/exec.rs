@@ -18,7 +18,7 @@ const DENIED: &str = "/usr/bin/ls";
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
 /// Runs a program to its end; a status other than 0 is not a refusal.
-fn run(program: impl AsRef<Path>, arguments: &[&str]) -> Step {
+pub(crate) fn run(program: impl AsRef<Path>, arguments: &[&str]) -> Step {
     let output = Command::new(program.as_ref()).args(arguments).output()?;
     finished(&output)
 }
@@ -35,7 +35,7 @@ fn finished(output: &Output) -> Step {
     other(format!("{}: {}", output.status, complaint.trim()))
 }
 
-fn copy_to(directory: &str, mode: u32) -> Result<PathBuf, Refusal> {
+pub(crate) fn copy_to(directory: &str, mode: u32) -> Result<PathBuf, Refusal> {
     let path = Path::new(directory).join("copy");
     fs::copy(PROGRAM, &path)?;
     fs::set_permissions(&path, Permissions::from_mode(mode))?;

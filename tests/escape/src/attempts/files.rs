@@ -10,14 +10,14 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use super::{Params, Refusal, Step, all_refused, c, ensure, other, part};
 use crate::raw::{address, call, call3, text};
 
-fn read(path: impl AsRef<Path>) -> Result<(), Refusal> {
+pub(crate) fn read(path: impl AsRef<Path>) -> Result<(), Refusal> {
     let mut byte = [0; 1];
     let mut file = File::open(path)?;
     file.read_exact(&mut byte)?;
     Ok(())
 }
 
-fn write(path: impl AsRef<Path>) -> Result<(), Refusal> {
+pub(crate) fn write(path: impl AsRef<Path>) -> Result<(), Refusal> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all(b"x")?;
     Ok(())
 }
@@ -138,9 +138,14 @@ pub(crate) fn proc_self(_: &Params) -> Step {
 }
 
 pub(crate) fn open_by_handle(_: &Params) -> Step {
+    by_handle_in("/workspace")
+}
+
+/// Opens a file of the file system that a directory is in.
+pub(crate) fn by_handle_in(directory: &str) -> Step {
     // A handle of 8 bytes of type 1: inode and generation on most file systems.
     let handle: [u32; 4] = [8, 1, 2, 0];
-    let directory = File::open("/workspace")?;
+    let directory = File::open(directory)?;
     let fd = usize::try_from(std::os::fd::AsRawFd::as_raw_fd(&directory)).unwrap_or_default();
     call3(libc::SYS_open_by_handle_at, fd, address(&handle), 0)?;
     Ok(())

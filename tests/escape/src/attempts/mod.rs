@@ -5,6 +5,7 @@ pub mod files;
 pub mod kernel;
 pub mod process;
 pub mod sockets;
+pub mod steps;
 pub mod watch;
 
 use std::ffi::CString;

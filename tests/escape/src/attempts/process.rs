@@ -128,8 +128,12 @@ pub(crate) fn signal_child(_: &Params) -> Step {
     Sleeper::start()?.end()
 }
 
-/// Forks until it cannot, at most to a thousand processes, and cleans up.
 pub(crate) fn fork_bomb(_: &Params) -> Step {
+    fork_up_to(1000)
+}
+
+/// Forks until it cannot, at most to so many processes, and cleans up.
+pub(crate) fn fork_up_to(most: usize) -> Step {
     let mut children = Vec::new();
     let started = Instant::now();
     let result = loop {
@@ -137,7 +141,7 @@ pub(crate) fn fork_bomb(_: &Params) -> Step {
             Ok(child) => children.push(child),
             Err(error) => break Err(error),
         }
-        if children.len() >= 1000 || started.elapsed() > Duration::from_secs(20) {
+        if children.len() >= most || started.elapsed() > Duration::from_secs(20) {
             break Ok(());
         }
     };

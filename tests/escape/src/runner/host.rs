@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use aos_build::run::Account;
 use aos_core::config::ResolvedAgent;
 use aos_sandbox::plan::{PlanInput, SandboxPlan, derive};
 use aos_sandbox::rootfs;
@@ -31,6 +32,7 @@ pub(super) const TASKS: u32 = 64;
 pub struct Host {
     scratch: Scratch,
     plan: PathBuf,
+    pub(super) params: Params,
     report: PathBuf,
     notify_name: String,
     notify: UnixDatagram,
@@ -60,7 +62,7 @@ impl Host {
         let tcp = TcpListener::bind("127.0.0.1:0").preparing("a TCP service")?;
         let secret = fs::File::open(&layout.secret).preparing("the secret file")?;
         fcntl_setfd(&secret, FdFlags::empty()).preparing("an inherited descriptor")?;
-        let uid = if situation == Situation::Unit { unit::uid()? } else { AGENT_UID };
+        let uid = user(situation)?;
         let neighbour = neighbour(uid)?;
         let shm_key = i32::try_from(std::process::id()).unwrap_or(1) | 0x4000_0000;
         let segment = call3(libc::SYS_shmget, usize::try_from(shm_key).unwrap_or_default(), 4096, 0o1666);
@@ -85,6 +87,7 @@ impl Host {
         Ok(Self {
             scratch,
             plan,
+            params,
             report,
             notify_name,
             notify,
@@ -98,6 +101,11 @@ impl Host {
         })
     }
 
+    /// The directory of the run.
+    pub(super) fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+
     /// Starts the launcher with everything that an agent must not get, and waits for its end.
     pub fn launch(&self, launch: &Path, situation: Situation) -> Result<Output, RunError> {
         let mut command = Command::new(launch);
@@ -108,6 +116,9 @@ impl Host {
             }
             Situation::User => as_agent(&mut command, AGENT_UID),
             Situation::Unit => return unit::run(&self.plan, self.scratch.path()),
+            Situation::StepOfRoot | Situation::StepOfUser => {
+                return Err(RunError::Launcher("a step is started by the builder".to_owned()));
+            }
         }
         command
             .env("NOTIFY_SOCKET", format!("@{}", self.notify_name))
@@ -143,8 +154,18 @@ impl Drop for Host {
     }
 }
 
+/// The user of the agent or step, outside.
+pub(super) fn user(situation: Situation) -> Result<u32, RunError> {
+    match situation {
+        Situation::Unit => unit::uid(),
+        Situation::StepOfRoot => Ok(Account::of_process().uid),
+        _ if rustix::process::geteuid().is_root() => Ok(AGENT_UID),
+        _ => Ok(rustix::process::geteuid().as_raw()),
+    }
+}
+
 /// Runs a command as the agent's user when the caller is root; else as the caller.
-fn as_agent(command: &mut Command, uid: u32) {
+pub(super) fn as_agent(command: &mut Command, uid: u32) {
     if rustix::process::geteuid().is_root() {
         command.uid(uid).gid(uid);
     }
@@ -213,7 +234,7 @@ impl Layout {
         for directory in [&layout.readable, &layout.readable.join("repo/.git"), &repository] {
             fs::set_permissions(directory, Permissions::from_mode(0o777)).preparing("permissions")?;
         }
-        let uid = if situation == Situation::Unit { unit::uid()? } else { AGENT_UID };
+        let uid = user(situation)?;
         if rustix::process::geteuid().is_root() {
             for path in [
                 &layout.workspace,

@@ -20,6 +20,13 @@ pub fn probe() -> Result<PathBuf, RunError> {
     if is_file(&beside) { Ok(beside) } else { build("aos-escape", "escape-probe") }
 }
 
+/// The program that runs a step of a build: next to the calling program when it is there, else built.
+pub fn step() -> Result<PathBuf, RunError> {
+    let own = std::env::current_exe().map_err(|error| RunError::Launcher(error.to_string()))?;
+    let beside = own.with_file_name("escape-step");
+    if is_file(&beside) { Ok(beside) } else { build("aos-escape", "escape-step") }
+}
+
 /// Builds a program of the workspace in the profile of the calling program.
 pub fn build(package: &str, binary: &str) -> Result<PathBuf, RunError> {
     let failed = |text: String| RunError::Launcher(text);

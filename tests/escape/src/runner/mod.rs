@@ -4,6 +4,7 @@
 mod host;
 pub mod launcher;
 pub mod probe;
+mod steps;
 pub mod unit;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 
-use crate::corpus::CORPUS;
+use crate::corpus::{Attempt, CORPUS, STEPS};
 use crate::outcome::Outcome;
 pub use host::Host;
 use probe::Line;
@@ -25,6 +26,10 @@ pub enum Situation {
     User,
     /// By systemd, as `aos-agent@escape.service`.
     Unit,
+    /// As a step of a build of root's.
+    StepOfRoot,
+    /// As a step of a user's build.
+    StepOfUser,
 }
 
 impl Situation {
@@ -34,13 +39,27 @@ impl Situation {
             Self::Root => "as root with --uid",
             Self::User => "as an unprivileged user",
             Self::Unit => "as aos-agent@escape.service",
+            Self::StepOfRoot => "as a step of a build by root",
+            Self::StepOfUser => "as a step of a build by an unprivileged user",
         }
     }
 
     /// The situations that the calling user can make anywhere: not the unit, which needs an installed
     /// system.
     pub fn possible() -> Vec<Self> {
-        if rustix::process::geteuid().is_root() { vec![Self::Root, Self::User] } else { vec![Self::User] }
+        if rustix::process::geteuid().is_root() {
+            vec![Self::Root, Self::User, Self::StepOfRoot, Self::StepOfUser]
+        } else {
+            vec![Self::User, Self::StepOfUser]
+        }
+    }
+
+    /// The table of what is tried.
+    pub fn corpus(self) -> &'static [Attempt] {
+        match self {
+            Self::Root | Self::User | Self::Unit => CORPUS,
+            Self::StepOfRoot | Self::StepOfUser => STEPS,
+        }
     }
 }
 
@@ -129,26 +148,31 @@ pub fn run(
     scratch: Scratch,
 ) -> Result<Vec<Judged>, RunError> {
     let host = Host::prepare(scratch, probe, situation)?;
-    let output = host.launch(launch, situation)?;
-    let lines: Vec<Line> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let (out, err) = match situation {
+        Situation::StepOfRoot | Situation::StepOfUser => steps::run(&host, launch, probe, situation)?,
+        _ => {
+            let output = host.launch(launch, situation)?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (text(&output.stdout), text(&output.stderr))
+        }
+    };
+    let lines: Vec<Line> = out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     if lines.is_empty() {
-        return Err(RunError::Nothing(String::from_utf8_lossy(&output.stderr).into_owned()));
+        return Err(RunError::Nothing(err));
     }
-    if situation != Situation::Unit {
+    if matches!(situation, Situation::Root | Situation::User) {
         host.check_notifications()?;
     }
-    Ok(judge(&lines))
+    Ok(judge(situation, &lines))
 }
 
-fn judge(lines: &[Line]) -> Vec<Judged> {
+fn judge(situation: Situation, lines: &[Line]) -> Vec<Judged> {
     let outcome = |index: usize, is_neighbour: bool| {
         let line = lines.iter().find(|line| line.index == index && line.is_neighbour == is_neighbour);
         line.map_or_else(|| Outcome::Other("did not run".to_owned()), |line| line.outcome.clone())
     };
-    CORPUS
+    situation
+        .corpus()
         .iter()
         .enumerate()
         .map(|(index, entry)| {

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::attempts::{Params, Step};
-use crate::corpus::CORPUS;
+use crate::corpus::Attempt;
 use crate::outcome::Outcome;
 use crate::raw::{self, Side};
 
@@ -20,9 +20,9 @@ pub struct Line {
     pub outcome: Outcome,
 }
 
-/// Runs the whole corpus and prints a line for each part.
-pub fn run_all(params: &Params) -> Result<(), String> {
-    for (index, attempt) in CORPUS.iter().enumerate() {
+/// Runs a whole table and prints a line for each part.
+pub fn run_all(corpus: &[Attempt], params: &Params) -> Result<(), String> {
+    for (index, attempt) in corpus.iter().enumerate() {
         run_one(params, index, false, attempt.run)?;
         run_one(params, index, true, attempt.neighbour)?;
     }

@@ -6,12 +6,14 @@
 //! that do not exist are found by the decoder and the build alone. In YAML the decoder also takes a
 //! plain number where the schema wants text.
 
+mod build;
 mod patterns;
 
 use super::fields::{self, Fields};
-use super::{API_VERSION, Base, FILE_NAMES, KIND, STAGE_NAME_MAX, STAGES_MAX, STEPS_MAX};
+use super::{API_VERSION, FILE_NAMES};
 use crate::capability::{CAPABILITIES_MAX, KNOWN};
-use crate::config::{ARGUMENTS_MAX, ENV_MAX, LABELS_MAX, Lifecycle};
+use crate::config::{ARGUMENTS_MAX, ENV_MAX, LABELS_MAX, Lifecycle, PackageKind};
+use crate::dependency::{DEPENDENCIES_MAX, DependencyKind, REQUIREMENT_MAX};
 use crate::id::{PACKAGE_NAME_MAX, VERSION_MAX};
 use crate::path::PATH_MAX_BYTES;
 use crate::quantity::{OPEN_FILES_MAX, TASKS_MAX};
@@ -29,7 +31,12 @@ type SchemaOf = fn(&str) -> Option<Value>;
 
 /// The schema, draft 2020-12, as indented text with a newline at its end.
 pub fn json_schema() -> String {
-    let mut root = section(&fields::TOP, &["apiVersion", "kind", "metadata", "run"], top);
+    format!("{:#}\n", sorted(root()))
+}
+
+/// The schema of a whole file.
+pub(super) fn root() -> Value {
+    let mut root = section("", &fields::TOP, &["apiVersion", "kind", "metadata"], top);
     let names: Vec<&str> = FILE_NAMES.iter().map(|(name, _)| *name).collect();
     if let Value::Object(fields) = &mut root {
         fields.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
@@ -37,8 +44,32 @@ pub fn json_schema() -> String {
         fields.insert("title".to_owned(), json!("Agentfile"));
         let what = format!("What an AOS agent is, starts and may do: {}.", names.join(", "));
         fields.insert("description".to_owned(), json!(what));
+        fields.insert("allOf".to_owned(), json!([of_kind(), without_parent()]));
     }
-    format!("{:#}\n", sorted(root))
+    root
+}
+
+/// What a skill has not, and what everything else must have, itself or from what it extends.
+fn of_kind() -> Value {
+    let skill = PackageKind::Skill.as_str();
+    let none: Map<String, Value> =
+        fields::OF_STARTED.iter().map(|name| ((*name).to_owned(), Value::Bool(false))).collect();
+    json!({
+        "if": { "properties": { "kind": { "const": skill } } },
+        "then": { "properties": none },
+        "else": { "anyOf": [{ "required": ["run"] }, { "required": ["extends"] }] },
+    })
+}
+
+/// What may be missing only when there is a parent to have it.
+fn without_parent() -> Value {
+    json!({
+        "if": { "not": { "required": ["extends"] } },
+        "then": { "properties": {
+            "build": { "required": ["stages"] },
+            "run": { "required": ["entrypoint"] },
+        } },
+    })
 }
 
 /// With sorted keys, whatever order the map type keeps in this build.
@@ -55,10 +86,12 @@ fn sorted(value: Value) -> Value {
 }
 
 /// A mapping of known fields and no others. A field without a schema gets none, which the tests find.
-fn section(fields: &Fields, required: &[&str], schema_of: SchemaOf) -> Value {
+fn section(what: &str, fields: &Fields, required: &[&str], schema_of: SchemaOf) -> Value {
     let property = |name: &&str| schema_of(name).map(|schema| ((*name).to_owned(), schema));
     let properties: Map<String, Value> = fields.known.iter().filter_map(property).collect();
-    let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    let mut schema = json!({
+        "type": "object", "description": what, "properties": properties, "additionalProperties": false,
+    });
     if let (Value::Object(fields), false) = (&mut schema, required.is_empty()) {
         fields.insert("required".to_owned(), json!(required));
     }
@@ -84,34 +117,112 @@ fn list(what: &str, min: usize, max: usize, items: Value) -> Value {
 
 fn top(name: &str) -> Option<Value> {
     Some(match name {
-        "apiVersion" => json!({ "const": API_VERSION }),
-        "kind" => json!({ "const": KIND }),
-        "metadata" => section(&fields::METADATA, &["name", "version"], metadata),
-        "build" => section(&fields::BUILD, &["stages"], build),
-        "run" => section(&fields::RUN, &["entrypoint"], run),
+        "apiVersion" => json!({ "description": "The version of this format.", "const": API_VERSION }),
+        "kind" => json!({
+            "description": "What the package is. An agent and an MCP server are started; a skill is files with a SKILL.md that agents read.",
+            "enum": PackageKind::ALL.map(PackageKind::as_str),
+        }),
+        "extends" => {
+            let what = "What this file is a variant of: another Agentfile by its path (./base, ../base/Agentfile.yaml, relative to this file), or a package by tag or digest (base:1.0.0, registry.example/team/base:1.0.0). Maps are merged with this file's entries on top, capabilities are united, limits and run are taken field by field, stages of the parent come first. At most 8 levels.";
+            text(what, &patterns::extends(), PATH_MAX_BYTES)
+        }
+        "metadata" => {
+            section("What the package is called.", &fields::METADATA, &["name", "version"], metadata)
+        }
+        "build" => build::build(),
+        "run" => {
+            let what = "What is started. An agent or MCP server has it, itself or from what it extends.";
+            section(what, &fields::RUN, &[], run)
+        }
+        "dependencies" => {
+            let what = "What the package needs: other packages by version ranges, which `aos lock` resolves, and services and volumes. One of each kind and name.";
+            list(what, 0, DEPENDENCIES_MAX, dependency())
+        }
         "capabilities" => {
-            let mut schema = list("What the agent may do; nothing else.", 0, CAPABILITIES_MAX, capability());
+            let what = "What the agent may do; nothing else is allowed. One line each, `name: value`.";
+            let mut schema = list(what, 0, CAPABILITIES_MAX, capability());
             schema.as_object_mut()?.insert("uniqueItems".to_owned(), json!(true));
             schema
         }
-        "limits" => section(&fields::LIMITS, &[], limits),
+        "limits" => {
+            let what = "Upper bounds that the kernel and the supervisor keep; without one the system's default holds.";
+            section(what, &fields::LIMITS, &[], limits)
+        }
         _ => return None,
     })
 }
 
 fn metadata(name: &str) -> Option<Value> {
     Some(match name {
-        "name" => text("The package's name.", patterns::PACKAGE_NAME, PACKAGE_NAME_MAX),
-        "version" => text("The package's version (semver.org).", patterns::VERSION, VERSION_MAX),
+        "name" => {
+            let what =
+                "The package's name: 1 to 63 of a-z, 0-9, `.`, `_` and `-`, a letter or digit at both ends.";
+            text(what, patterns::PACKAGE_NAME, PACKAGE_NAME_MAX)
+        }
+        "version" => {
+            let what = "The package's version, MAJOR.MINOR.PATCH (semver.org).";
+            text(what, patterns::VERSION, VERSION_MAX)
+        }
         "description" => text("What the package is for.", &patterns::visible(true), DESCRIPTION_MAX),
         "labels" => labels(),
         _ => return None,
     })
 }
 
+/// A dependency: one form for each kind, so that an editor completes what fits.
+fn dependency() -> Value {
+    let form = |kind: DependencyKind| {
+        let known: Vec<&str> = match kind {
+            DependencyKind::Service => vec![kind.as_str(), "version"],
+            DependencyKind::Volume => vec![kind.as_str(), "size"],
+            DependencyKind::Agent | DependencyKind::Skill | DependencyKind::Mcp => {
+                vec![kind.as_str(), "version", "from"]
+            }
+        };
+        let required =
+            if kind == DependencyKind::Volume { vec!["volume", "size"] } else { vec![kind.as_str()] };
+        let properties: Map<String, Value> = known
+            .iter()
+            .filter_map(|name| dependency_field(name).map(|schema| ((*name).to_owned(), schema)))
+            .collect();
+        json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+    };
+    json!({ "anyOf": DependencyKind::ALL.map(form) })
+}
+
+fn dependency_field(name: &str) -> Option<Value> {
+    let named = |what: &str| text(what, patterns::PACKAGE_NAME, PACKAGE_NAME_MAX);
+    Some(match name {
+        "agent" => named("Another agent, by its package's name."),
+        "skill" => named("A skill, by its package's name."),
+        "mcp" => named("An MCP server, by its package's name."),
+        "service" => {
+            named("A service that somebody provides, such as a database. It is declared, not started.")
+        }
+        "volume" => named(
+            "A directory that outlives the agent. This version cannot enforce its size: a start refuses it.",
+        ),
+        "version" => {
+            let what = "The versions that will do: ^1, ~1.2, =1.2.3, >=1.2, <2. Without it any version.";
+            text(what, patterns::REQUIREMENT, REQUIREMENT_MAX)
+        }
+        "from" => {
+            let what = "Where its versions are: a repository without a tag (registry.example/team/name), or a directory registry (oci:PATH). Without it the store and the configured registries.";
+            text(what, &patterns::provider(), PATH_MAX_BYTES)
+        }
+        "size" => size("Bytes, or with K, M, G, T (powers of 1024): 10G."),
+        _ => return None,
+    })
+}
+
 fn labels() -> Value {
     let value = text("A line of text.", &patterns::visible(false), LABEL_VALUE_MAX);
-    table("Labels.", LABELS_MAX, (patterns::LABEL_NAME, LABEL_NAME_MAX), value)
+    table(
+        "Labels: names with a line of text each.",
+        LABELS_MAX,
+        (patterns::LABEL_NAME, LABEL_NAME_MAX),
+        value,
+    )
 }
 
 fn env() -> Value {
@@ -119,60 +230,16 @@ fn env() -> Value {
     table("Environment variables.", ENV_MAX, (patterns::ENV_NAME, ENV_NAME_MAX), value)
 }
 
-fn build(name: &str) -> Option<Value> {
-    let stage = || section(&fields::STAGE, &["name", "from"], stage);
-    (name == "stages").then(|| list("The last stage makes the package.", 1, STAGES_MAX, stage()))
-}
-
-fn stage(name: &str) -> Option<Value> {
-    let step = || {
-        let mut step = section(&fields::STEP, &[], step);
-        if let Value::Object(fields) = &mut step {
-            fields.insert("minProperties".to_owned(), json!(1));
-            fields.insert("maxProperties".to_owned(), json!(1));
-        }
-        step
-    };
-    Some(match name {
-        "name" => text("Its name, once in the file.", patterns::STAGE_NAME, STAGE_NAME_MAX),
-        "from" => json!({
-            "description": "host: sees the host's /usr, read-only; scratch: nothing but itself.",
-            "enum": Base::ALL.map(|(word, _)| word),
-        }),
-        "steps" => list("Its steps, in order.", 0, STEPS_MAX, step()),
-        _ => return None,
-    })
-}
-
-fn step(name: &str) -> Option<Value> {
-    Some(match name {
-        "copy" => section(&fields::COPY, &["from", "to"], copy),
-        "env" => env(),
-        "workdir" => workdir(),
-        "label" => labels(),
-        _ => return None,
-    })
-}
-
-fn copy(name: &str) -> Option<Value> {
-    Some(match name {
-        "from" => text("A path in the Agentfile's folder, or `.`.", &patterns::copy_source(), PATH_MAX_BYTES),
-        "to" => {
-            text("A path in the package; a folder ends in `/`.", &patterns::copy_target(), PATH_MAX_BYTES + 1)
-        }
-        _ => return None,
-    })
-}
-
 fn workdir() -> Value {
-    text("The working directory, absolute.", &patterns::absolute(), PATH_MAX_BYTES)
+    text("The working directory, absolute; /workspace without it.", &patterns::absolute(), PATH_MAX_BYTES)
 }
 
 fn run(name: &str) -> Option<Value> {
     Some(match name {
         "entrypoint" => {
             let argument = text("An argument; a number is written in quotes.", patterns::ANY, ARGUMENT_MAX);
-            let program = text("The program; relative to /app.", &patterns::program(), PATH_MAX_BYTES);
+            let program =
+                text("The program; a relative one is taken from /app.", &patterns::program(), PATH_MAX_BYTES);
             let mut schema = list("The program and its arguments.", 1, ARGUMENTS_MAX, argument);
             schema.as_object_mut()?.insert("prefixItems".to_owned(), json!([program]));
             schema
@@ -181,6 +248,7 @@ fn run(name: &str) -> Option<Value> {
         "workdir" => workdir(),
         "lifecycle" => json!({
             "description": "oneshot: ends by itself; persistent: is started again when it fails.",
+            "default": Lifecycle::default().as_str(),
             "enum": Lifecycle::ALL.map(Lifecycle::as_str),
         }),
         _ => return None,
@@ -213,20 +281,28 @@ fn capability() -> Value {
     ] })
 }
 
+/// A whole number, or a text with the same meaning.
+fn number(what: &str, max: Option<u32>, pattern: &str) -> Value {
+    let mut integer = json!({ "type": "integer", "minimum": 1 });
+    if let (Value::Object(fields), Some(max)) = (&mut integer, max) {
+        fields.insert("maximum".to_owned(), json!(max));
+    }
+    json!({ "description": what, "anyOf": [integer, { "type": "string", "pattern": pattern }] })
+}
+
+fn size(what: &str) -> Value {
+    number(what, None, patterns::SIZE)
+}
+
 fn limits(name: &str) -> Option<Value> {
-    let count = |what: &str, max: Option<u32>, pattern: &str| {
-        let mut integer = json!({ "type": "integer", "minimum": 1 });
-        if let (Value::Object(fields), Some(max)) = (&mut integer, max) {
-            fields.insert("maximum".to_owned(), json!(max));
-        }
-        json!({ "description": what, "anyOf": [integer, { "type": "string", "pattern": pattern }] })
-    };
     Some(match name {
-        "memory" => count("Bytes, or with K, M, G, T (powers of 1024): 256M.", None, patterns::SIZE),
-        "cpu" => text("Percent of one processor: 50%.", patterns::CPU, 7),
-        "tasks" => count("Processes and threads.", Some(TASKS_MAX), patterns::COUNT),
-        "runtime" => text("With d, h, m, s: 10m, 1h30m.", patterns::DURATION, 64),
-        "open_files" => count("Open files of each process.", Some(OPEN_FILES_MAX), patterns::COUNT),
+        "memory" => size("Memory in bytes, or with K, M, G, T (powers of 1024): 256M."),
+        "cpu" => text("CPU time in percent of one processor: 50%, 200%.", patterns::CPU, 7),
+        "tasks" => number("Processes and threads.", Some(TASKS_MAX), patterns::COUNT),
+        "runtime" => {
+            text("Time from start to forced end, with d, h, m, s: 10m, 1h30m.", patterns::DURATION, 64)
+        }
+        "open_files" => number("Open files of each process.", Some(OPEN_FILES_MAX), patterns::COUNT),
         _ => return None,
     })
 }
@@ -237,13 +313,15 @@ mod tests {
 
     #[test]
     fn every_known_field_and_capability_has_a_schema() {
-        let tables: [(&Fields, SchemaOf); 8] = [
+        let tables: [(&Fields, SchemaOf); 10] = [
             (&fields::TOP, top),
             (&fields::METADATA, metadata),
-            (&fields::BUILD, build),
-            (&fields::STAGE, stage),
-            (&fields::STEP, step),
-            (&fields::COPY, copy),
+            (&fields::BUILD, build::build_field),
+            (&fields::STAGE, build::stage),
+            (&fields::STEP, build::step),
+            (&fields::COPY, build::copy),
+            (&fields::STEP_RUN, build::run),
+            (&fields::DEPENDENCY, dependency_field),
             (&fields::RUN, run),
             (&fields::LIMITS, limits),
         ];

@@ -14,6 +14,29 @@ pub(super) const VERSION: &str = r"^(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[
 pub(super) const PACKAGE_NAME: &str = r"^(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$";
 /// A stage's name.
 pub(super) const STAGE_NAME: &str = r"^[a-z0-9_-]+$";
+/// A value that names a build argument: what it becomes the decoder checks.
+pub(super) const ARGUMENT: &str = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}";
+/// A Debian suite.
+const SUITE: &str = "[a-z][a-z0-9-]{0,62}";
+/// A Debian package, with a version or without.
+pub(super) const DEBIAN_PACKAGE: &str =
+    r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?:=[0-9](?:[A-Za-z0-9+.:~-]*[A-Za-z0-9+.:~])?)?$";
+/// A part of a repository's path.
+const PATH_PART: &str = "[a-z0-9]+(?:(?:[.]|_{1,2}|-+)[a-z0-9]+)*";
+/// A label of a registry's host.
+const HOST_LABEL: &str = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
+/// A tag.
+const TAG: &str = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}";
+/// A manifest's digest.
+const DIGEST: &str = "sha256:[0-9a-f]{64}";
+/// The owner of copies.
+pub(super) const OWNER: &str = "^(?:0|[1-9][0-9]{0,9}):(?:0|[1-9][0-9]{0,9})$";
+/// The permissions of copies.
+pub(super) const FILE_MODE: &str = "^0?[0-7]{3}$";
+/// The name of a build secret.
+pub(super) const SECRET_NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$";
+/// A range of versions: comparators, in what is common to all of them.
+pub(super) const REQUIREMENT: &str = r"^ *(?:[*xX]|(?:[=~^]|[<>]=?)? *[0-9][0-9A-Za-z.*+-]*(?: *, *(?:[=~^]|[<>]=?)? *[0-9][0-9A-Za-z.*+-]*)*) *$";
 /// A label's name.
 pub(super) const LABEL_NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$";
 /// A variable's name.
@@ -49,9 +72,61 @@ pub(super) fn copy_target() -> String {
     format!("^/(?:{0}(?:/{0})*/?)?$", segment())
 }
 
-/// The source of a copy step: a path below the folder, or `.`.
+/// The source of a copy step: a path or pattern below the folder, or `.`; with a slash in front one of a
+/// stage or package.
 pub(super) fn copy_source() -> String {
-    format!(r"^(?:\.|{0}(?:/{0})*)$", segment())
+    format!(r"^(?:\.|/|/?{0}(?:/{0})*)$", segment())
+}
+
+/// A path or pattern below some folder.
+pub(super) fn glob() -> String {
+    format!("^{0}(?:/{0})*$", segment())
+}
+
+/// `HOST[:PORT]/PATH`, where the host can be told from a part of a path.
+fn remote() -> String {
+    format!(
+        r"(?:localhost|(?=[^/]*[.:])(?:{HOST_LABEL}(?:\.{HOST_LABEL})*|\[[0-9a-f:.]+\]))(?::{PORT})?/{PATH_PART}(?:/{PATH_PART})*"
+    )
+}
+
+/// A repository's path that is not read as one with a registry.
+fn local() -> String {
+    format!("(?![^/]*[.:][^/]*/){PATH_PART}(?:/{PATH_PART})*")
+}
+
+/// A tag, a digest or both.
+fn specific() -> String {
+    format!("(?::{TAG}(?:@{DIGEST})?|@{DIGEST})")
+}
+
+/// What a stage starts from.
+pub(super) fn base() -> String {
+    let (remote, local, specific) = (remote(), local(), specific());
+    format!(
+        "^(?:host|scratch|debian(?::{SUITE})?|stage:[a-z0-9_-]{{1,63}}|aap:(?:{remote}|{local}){specific}|(?!(?:debian|stage|aap):){remote}{specific})$"
+    )
+}
+
+/// A base of the kind debian, or one that an argument decides.
+pub(super) fn debian_base() -> String {
+    format!("^debian(?::|$)|{ARGUMENT}")
+}
+
+/// What a file extends: a path, or a package.
+pub(super) fn extends() -> String {
+    let (remote, local, specific) = (remote(), local(), specific());
+    format!(r"^(?:\.{{1,2}}|\.{{0,2}}/[^{HIDDEN}]*|(?:{remote}|{local}){specific})$")
+}
+
+/// Where the versions of a dependency are.
+pub(super) fn provider() -> String {
+    format!("^(?:oci:[^:{HIDDEN}]+|{})$", remote())
+}
+
+/// A port with a protocol or without.
+pub(super) fn port() -> String {
+    format!("^{PORT}(?:/(?:tcp|udp))?$")
 }
 
 /// The program: a path below the root or below `/app`.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aos_core::report::LandlockReport;
-use aos_sandbox::plan::{Access, Links, Missing, Part, PathRule, ProgramRule, Reach, SandboxPlan};
+use aos_sandbox::plan::{Access, Links, Missing, Part, PathRule, ProgramRule, Purpose, Reach, SandboxPlan};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
     PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
@@ -59,7 +59,7 @@ const fn rights(access: Access) -> BitFlags<AccessFs> {
 /// Restricts this process to the plan, for good.
 pub(crate) fn apply(plan: &SandboxPlan) -> Result<LandlockReport, LaunchError> {
     let mut ruleset =
-        handled().layer(Layer::Landlock, "the kernel's Landlock is too old (ABI 6 is needed)")?;
+        handled(plan.purpose).layer(Layer::Landlock, "the kernel's Landlock is too old (ABI 6 is needed)")?;
     for rule in &plan.landlock {
         ruleset = add_path_rule(ruleset, rule)?;
     }
@@ -69,6 +69,11 @@ pub(crate) fn apply(plan: &SandboxPlan) -> Result<LandlockReport, LaunchError> {
     for rule in &plan.listen {
         let port = NetPort::new(rule.port, AccessNet::BindTcp | AccessNet::ConnectTcp);
         ruleset = ruleset.add_rule(port).layer(Layer::Landlock, &rule.cause)?;
+    }
+    for listener in plan.listeners.iter().filter(|_| plan.purpose == Purpose::Agent) {
+        // The socket is bound already: what is left is to connect.
+        let port = NetPort::new(listener.port, AccessNet::ConnectTcp);
+        ruleset = ruleset.add_rule(port).layer(Layer::Landlock, &listener.name)?;
     }
     let status = ruleset
         .log_new_exec(true)
@@ -81,12 +86,17 @@ pub(crate) fn apply(plan: &SandboxPlan) -> Result<LandlockReport, LaunchError> {
 }
 
 /// Everything that is refused unless a rule allows it. What the floor has is required; what is
-/// newer is handled where the kernel knows it.
-fn handled() -> Result<RulesetCreated, landlock::RulesetError> {
+/// newer is handled where the kernel knows it. A step of a build may use all ports of its own
+/// loopback, the only interface that it has: tests that it runs make servers.
+fn handled(purpose: Purpose) -> Result<RulesetCreated, landlock::RulesetError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(FLOOR))?
-        .handle_access(AccessNet::from_all(FLOOR))?
+        .handle_access(AccessFs::from_all(FLOOR))?;
+    let ruleset = match purpose {
+        Purpose::Agent => ruleset.handle_access(AccessNet::from_all(FLOOR))?,
+        Purpose::Build => ruleset,
+    };
+    let ruleset = ruleset
         .scope(Scope::from_all(FLOOR))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?;

@@ -1,4 +1,4 @@
-//! `aos-launch`: applies a sandbox plan around one agent and executes it.
+//! `aos-launch`: applies a sandbox plan around one agent, or one step of a build, and executes it.
 //!
 //! Small, single-threaded, no async, no network. Processes, outermost first:
 //!
@@ -12,7 +12,11 @@
 //! init itself and uses that `/proc`. `aos-agent@.service` does not do that: systemd 257 loses the
 //! exit status of such a process when its control group is empty before its end is noticed.
 //!
-//! Order: scrub; become the user; the unit's limits; namespaces; file tree; loopback; fork; limits; capabilities;
+//! A step of a build (`Purpose::Build`) differs in its file tree ([`tree`]), in the number that its
+//! user has inside, and in what is not asked of it: ports. Everything else is the same code.
+//!
+//! Order: scrub; become the user; the unit's limits; namespaces; file tree; loopback; listeners;
+//! fork; limits; capabilities;
 //! Landlock; probes; seccomp; the kernel's own word on each; exec; and only then readiness. Every
 //! step is required: the first that fails ends the launch with `aos-launch: <layer>: <why>` and the
 //! layer's exit status ([`error::Layer`]). Nothing is retried with less.
@@ -21,6 +25,7 @@ mod agent;
 mod cgroup;
 mod error;
 mod landlock;
+mod listeners;
 mod loader;
 mod message;
 mod notify;
@@ -34,8 +39,8 @@ mod tree;
 use std::fs::File;
 use std::process::ExitCode;
 
-use aos_sandbox::plan::{Identity, SandboxPlan};
-use aos_sys::namespace::{self, Kind};
+use aos_sandbox::plan::{Identity, Purpose, SandboxPlan};
+use aos_sys::namespace::{self, Inside, Kind};
 use aos_sys::process::{self, Fork};
 use aos_sys::{capability, identity, keyring, network, signal};
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
@@ -43,7 +48,7 @@ use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_paren
 use error::{Context, LaunchError, Layer, fail};
 use message::Sender;
 use notify::{Notifier, telling};
-use options::Options;
+use options::{Inherited, Options, User};
 use probe::Outside;
 use report::Before;
 use supervise::Reporting;
@@ -64,18 +69,21 @@ struct Start {
     plan: SandboxPlan,
     identity: Identity,
     before: Before,
+    /// Secrets and the listeners' socket: each is gone when the tree is built.
+    inherited: Inherited,
 }
 
 fn launch() -> Result<ExitCode, LaunchError> {
     let options = Options::from_process()?;
-    scrub::process()?;
+    let inherited = scrub::process(&options)?;
     // First of what can be used: from here on the service manager hears why a start fails.
     let notifier = Notifier::from_environment()?;
     let is_own_init = rustix::process::getpid().is_init();
-    let (start, report) = telling(notifier.as_ref(), prepare(&options, is_own_init))?;
+    let prepared = prepare(&options, inherited, is_own_init);
+    let (mut start, report) = telling(notifier.as_ref(), prepared)?;
     let (receiver, sender) = telling(notifier.as_ref(), message::channel())?;
     if is_own_init {
-        let outside = telling(notifier.as_ref(), build(&start, ProcSource::OfUnit))?;
+        let outside = telling(notifier.as_ref(), build(&mut start, ProcSource::OfUnit))?;
         return split(&start, outside, sender, Some(Reporting { receiver, report, notifier }));
     }
     let forked = process::fork().layer(Layer::Process, "cannot fork the init");
@@ -83,34 +91,46 @@ fn launch() -> Result<ExitCode, LaunchError> {
     let reporting = Reporting { receiver, report, notifier };
     match forked {
         Fork::Parent(init) => {
+            let purpose = start.plan.purpose;
             drop((start, sender));
+            if purpose == Purpose::Build {
+                telling(reporting.notifier.as_ref(), supervise::end_with_caller())?;
+            }
             supervise::run(init, Some(reporting))
         }
         Fork::Child => {
             drop(reporting);
-            run_init(&start, sender)
+            run_init(start, sender)
         }
     }
 }
 
 /// All that comes before the first fork.
-fn prepare(options: &Options, is_own_init: bool) -> Result<(Start, Option<File>), LaunchError> {
+fn prepare(
+    options: &Options,
+    mut inherited: Inherited,
+    is_own_init: bool,
+) -> Result<(Start, Option<File>), LaunchError> {
     // What belongs to the caller is opened while its files and its identity are still there.
-    let plan = options.read_plan()?;
-    let report = options.open_report()?;
+    let plan = options.read_plan(&mut inherited)?;
+    let report = options.open_report(&mut inherited)?;
     let user = options.become_user()?;
     options.check_unit(&plan)?;
     keyring::leave_session().layer(Layer::Keyring, "cannot leave the session keyring")?;
     let identity = Identity { agent: plan.agent.clone(), uid: user.uid, gid: user.gid };
-    let before = enter_namespaces(is_own_init, &identity)?;
+    let inside = match plan.purpose {
+        Purpose::Agent => Inside::Same,
+        Purpose::Build => Inside::Zero,
+    };
+    let before = enter_namespaces(is_own_init, user, inside)?;
     // Once for all processes: they keep what they need to build the sandbox, and each drops it.
     capability::drop_inheritable().layer(Layer::Capabilities, "cannot empty the bounding set")?;
     signal::block_all().layer(Layer::Process, "cannot block signals")?;
-    Ok((Start { plan, identity, before }, report))
+    Ok((Start { plan, identity, before, inherited }, report))
 }
 
 /// Makes all namespaces at once and maps the one user into them.
-fn enter_namespaces(has_pid_namespace: bool, identity: &Identity) -> Result<Before, LaunchError> {
+fn enter_namespaces(has_pid_namespace: bool, user: User, inside: Inside) -> Result<Before, LaunchError> {
     let kinds: Vec<Kind> =
         Kind::ALL.into_iter().filter(|kind| !(has_pid_namespace && *kind == Kind::Pid)).collect();
     let before = Before::note(&kinds)?;
@@ -118,16 +138,16 @@ fn enter_namespaces(has_pid_namespace: bool, identity: &Identity) -> Result<Befo
         .layer(Layer::Namespace, "cannot make the namespaces (are unprivileged user namespaces allowed?)")?;
     // The maps belong to root while a process is not dumpable.
     set_dumpable_behavior(DumpableBehavior::Dumpable).layer(Layer::Process, "cannot become dumpable")?;
-    namespace::map_identity(identity.uid, identity.gid)
+    namespace::map_user(user.uid, user.gid, inside)
         .layer(Layer::Namespace, "cannot map the user into the namespace")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).layer(Layer::Process, "cannot become undumpable")?;
     Ok(before)
 }
 
 /// Pid 1 of the namespace made here. It ends with the launcher, and tells it why it fails.
-fn run_init(start: &Start, mut sender: Sender) -> Result<ExitCode, LaunchError> {
-    match tied_to_parent().and_then(|()| build(start, ProcSource::Fresh)) {
-        Ok(outside) => split(start, outside, sender, None),
+fn run_init(mut start: Start, mut sender: Sender) -> Result<ExitCode, LaunchError> {
+    match tied_to_parent().and_then(|()| build(&mut start, ProcSource::Fresh)) {
+        Ok(outside) => split(&start, outside, sender, None),
         Err(error) => sender.give_up(error),
     }
 }
@@ -138,12 +158,14 @@ fn tied_to_parent() -> Result<(), LaunchError> {
 }
 
 /// Builds what all processes inside share.
-fn build(start: &Start, proc_source: ProcSource) -> Result<Outside, LaunchError> {
+fn build(start: &mut Start, proc_source: ProcSource) -> Result<Outside, LaunchError> {
+    let Inherited { secrets, listener_socket, .. } = std::mem::take(&mut start.inherited);
     if !rustix::process::getpid().is_init() {
         return fail(Layer::Namespace, "the init is not the first process of its pid namespace");
     }
-    let tree = tree::assemble(&start.plan, &start.identity, proc_source)?;
+    let tree = tree::assemble(&start.plan, &start.identity, proc_source, secrets)?;
     network::loopback_up().layer(Layer::Network, "cannot bring the loopback up")?;
+    listeners::pass_out(&start.plan.listeners, listener_socket)?;
     rustix::system::sethostname(start.plan.agent.as_str().as_bytes())
         .layer(Layer::Namespace, "cannot set the host name")?;
     Outside::prepare(tree)

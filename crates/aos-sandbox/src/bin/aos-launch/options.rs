@@ -1,28 +1,50 @@
-//! The command line, and what it names: plan, report, user.
+//! The command line, and what it names: plan, report, secrets, the socket for listeners, user.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Seek};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aos_sandbox::plan::{PLAN_MAX_BYTES, SandboxPlan};
+use aos_sys::process;
 use rustix::fs::OFlags;
 
 use crate::cgroup;
 use crate::error::{Context, LaunchError, Layer, fail};
 use crate::identity;
 
-const USAGE: &str = "aos-launch --plan PATH [--report PATH] [--unit] [--uid N [--gid N]]";
+const USAGE: &str = "aos-launch (--plan PATH | --plan-fd N) [--report PATH | --report-fd N] [--secrets-fd N] [--listener-socket N] [--unit] [--uid N [--gid N]]";
 
 /// The parsed command line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    plan: PathBuf,
-    report: Option<PathBuf>,
+    plan: Option<Place>,
+    report: Option<Place>,
+    /// The contents of the plan's secrets: [`crate::tree`] has the format.
+    secrets: Option<RawFd>,
+    /// The Unix socket over which the plan's listeners go out: [`crate::listeners`].
+    listener_socket: Option<RawFd>,
     uid: Option<u32>,
     gid: Option<u32>,
     confines: Confines,
+}
+
+/// A file of the caller: by its path, or by the number of an inherited descriptor.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Path(PathBuf),
+    Descriptor(RawFd),
+}
+
+/// The inherited descriptors that the command line names.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited {
+    plan: Option<File>,
+    report: Option<File>,
+    pub(crate) secrets: Option<File>,
+    pub(crate) listener_socket: Option<OwnedFd>,
 }
 
 /// Who limits memory, processor time and tasks.
@@ -53,24 +75,55 @@ impl Options {
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().map_or_else(|| fail(Layer::Usage, USAGE), Ok);
             match argument.to_str() {
-                Some("--plan") => options.plan = value()?.into(),
-                Some("--report") => options.report = Some(value()?.into()),
+                Some("--plan") => options.plan = Some(Place::Path(value()?.into())),
+                Some("--plan-fd") => options.plan = Some(Place::Descriptor(descriptor(&value()?)?)),
+                Some("--report") => options.report = Some(Place::Path(value()?.into())),
+                Some("--report-fd") => options.report = Some(Place::Descriptor(descriptor(&value()?)?)),
+                Some("--secrets-fd") => options.secrets = Some(descriptor(&value()?)?),
+                Some("--listener-socket") => options.listener_socket = Some(descriptor(&value()?)?),
                 Some("--unit") => options.confines = Confines::Unit,
                 Some("--uid") => options.uid = Some(number(&value()?)?),
                 Some("--gid") => options.gid = Some(number(&value()?)?),
                 _ => return fail(Layer::Usage, USAGE),
             }
         }
-        if options.plan.as_os_str().is_empty() || (options.gid.is_some() && options.uid.is_none()) {
+        let has_plan = options.plan.as_ref().is_some_and(|plan| *plan != Place::Path(PathBuf::new()));
+        if !has_plan || (options.gid.is_some() && options.uid.is_none()) {
             return fail(Layer::Usage, USAGE);
         }
         Ok(options)
     }
 
+    /// Takes over the descriptors that the command line names; closes every other.
+    pub(crate) fn take_inherited(&self) -> Result<Inherited, LaunchError> {
+        let of = |place: &Option<Place>| match place {
+            Some(Place::Descriptor(number)) => Some(*number),
+            _ => None,
+        };
+        let wanted = [of(&self.plan), of(&self.report), self.secrets, self.listener_socket];
+        let numbers: Vec<RawFd> = wanted.into_iter().flatten().collect();
+        let taken = process::take_inherited(&numbers)
+            .layer(Layer::Descriptors, "cannot take or close inherited descriptors")?;
+        let mut taken = taken.into_iter();
+        let mut next = |number: Option<RawFd>| number.and_then(|_| taken.next());
+        let [plan, report, secrets, listener_socket] = wanted.map(&mut next);
+        Ok(Inherited {
+            plan: plan.map(File::from),
+            report: report.map(File::from),
+            secrets: secrets.map(File::from),
+            listener_socket,
+        })
+    }
+
     /// Reads the plan: a regular file, bounded.
-    pub(crate) fn read_plan(&self) -> Result<SandboxPlan, LaunchError> {
-        let bytes = read_bounded(&self.plan, PLAN_MAX_BYTES)?;
-        SandboxPlan::parse(&bytes).map_err(chain).layer(Layer::Plan, self.plan.display())
+    pub(crate) fn read_plan(&self, inherited: &mut Inherited) -> Result<SandboxPlan, LaunchError> {
+        let (name, file) = match (&self.plan, inherited.plan.take()) {
+            (Some(Place::Path(path)), _) => (path.as_path(), open_plan(path)?),
+            (_, Some(file)) => (Path::new("the inherited plan"), file),
+            _ => return fail(Layer::Usage, USAGE),
+        };
+        let bytes = read_bounded(name, file, PLAN_MAX_BYTES)?;
+        SandboxPlan::parse(&bytes).map_err(chain).layer(Layer::Plan, name.display())
     }
 
     /// Checks the unit's limits, with `--unit`.
@@ -83,21 +136,16 @@ impl Options {
 
     /// Opens the report for writing, empty: a report that is there from an earlier start says
     /// nothing about this one.
-    pub(crate) fn open_report(&self) -> Result<Option<File>, LaunchError> {
-        let Some(path) = &self.report else { return Ok(None) };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(path)
-            .layer(Layer::Report, path.display())?;
-        let is_file = file.metadata().layer(Layer::Report, path.display())?.is_file();
-        if is_file {
+    pub(crate) fn open_report(&self, inherited: &mut Inherited) -> Result<Option<File>, LaunchError> {
+        let (name, file) = match (&self.report, inherited.report.take()) {
+            (Some(Place::Path(path)), _) => (path.as_path(), create_report(path)?),
+            (_, Some(file)) => (Path::new("the inherited report"), file),
+            _ => return Ok(None),
+        };
+        if file.metadata().layer(Layer::Report, name.display())?.is_file() {
             Ok(Some(file))
         } else {
-            fail(Layer::Report, format!("{}: not a regular file", path.display()))
+            fail(Layer::Report, format!("{}: not a regular file", name.display()))
         }
     }
 
@@ -127,20 +175,43 @@ fn number(text: &OsString) -> Result<u32, LaunchError> {
         .map_or_else(|| fail(Layer::Usage, format!("{}: not a user or group id", text.display())), Ok)
 }
 
-fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, LaunchError> {
+/// The number of an inherited descriptor, which is not a standard stream's.
+fn descriptor(text: &OsString) -> Result<RawFd, LaunchError> {
+    text.to_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|number| *number > 2)
+        .map_or_else(|| fail(Layer::Usage, format!("{}: not a descriptor above 2", text.display())), Ok)
+}
+
+fn create_report(path: &Path) -> Result<File, LaunchError> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path)
+        .layer(Layer::Report, path.display())
+}
+
+fn open_plan(path: &Path) -> Result<File, LaunchError> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file =
-        OpenOptions::new().read(true).custom_flags(flags).open(path).layer(Layer::Plan, path.display())?;
-    let metadata = file.metadata().layer(Layer::Plan, path.display())?;
+    OpenOptions::new().read(true).custom_flags(flags).open(path).layer(Layer::Plan, path.display())
+}
+
+fn read_bounded(name: &Path, mut file: File, max: usize) -> Result<Vec<u8>, LaunchError> {
+    let metadata = file.metadata().layer(Layer::Plan, name.display())?;
     if !metadata.is_file() {
-        return fail(Layer::Plan, format!("{}: not a regular file", path.display()));
+        return fail(Layer::Plan, format!("{}: not a regular file", name.display()));
     }
     let max = u64::try_from(max).unwrap_or(u64::MAX);
     if metadata.size() > max {
-        return fail(Layer::Plan, format!("{}: over {max} bytes", path.display()));
+        return fail(Layer::Plan, format!("{}: over {max} bytes", name.display()));
     }
+    // An inherited descriptor stands where its writer left it.
+    file.rewind().layer(Layer::Plan, name.display())?;
     let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).layer(Layer::Plan, path.display())?;
+    file.take(max + 1).read_to_end(&mut bytes).layer(Layer::Plan, name.display())?;
     Ok(bytes)
 }
 
@@ -166,14 +237,24 @@ mod tests {
     #[test]
     fn the_command_line() {
         let options = parse(&["--plan", "/p", "--report", "/r", "--uid", "5", "--gid", "6"]).unwrap();
-        assert_eq!(options.plan, Path::new("/p"));
-        assert_eq!(options.report.as_deref(), Some(Path::new("/r")));
+        assert_eq!(options.plan, Some(Place::Path("/p".into())));
+        assert_eq!(options.report, Some(Place::Path("/r".into())));
         assert_eq!((options.uid, options.gid), (Some(5), Some(6)));
         assert_eq!(options.confines, Confines::Caller);
         assert_eq!(parse(&["--unit", "--plan", "/p"]).unwrap().confines, Confines::Unit);
+        let options =
+            parse(&["--plan-fd", "3", "--report-fd", "4", "--secrets-fd", "5", "--listener-socket", "6"]);
+        let options = options.unwrap();
+        assert_eq!((options.plan, options.report), (Some(Place::Descriptor(3)), Some(Place::Descriptor(4))));
+        assert_eq!((options.secrets, options.listener_socket), (Some(5), Some(6)));
         for bad in [
             &[][..],
             &["--plan"],
+            &["--plan", ""],
+            &["--plan-fd", "2"],
+            &["--plan-fd", "x"],
+            &["--plan", "/p", "--secrets-fd", "-1"],
+            &["--plan", "/p", "--listener-socket", "0"],
             &["--report", "/r"],
             &["--plan", "/p", "--uid", "x"],
             &["--plan", "/p", "--uid", "-1"],
@@ -188,8 +269,11 @@ mod tests {
 
     #[test]
     fn plans_are_bounded_regular_files() {
-        assert_eq!(read_bounded(Path::new("/"), 10).unwrap_err().layer(), Layer::Plan);
-        assert_eq!(read_bounded(Path::new("/dev/zero"), 10).unwrap_err().layer(), Layer::Plan);
-        assert_eq!(read_bounded(Path::new("/nonexistent/plan"), 10).unwrap_err().layer(), Layer::Plan);
+        let read = |path: &str| {
+            open_plan(Path::new(path)).and_then(|file| read_bounded(Path::new(path), file, 10)).unwrap_err()
+        };
+        for path in ["/", "/dev/zero", "/nonexistent/plan"] {
+            assert_eq!(read(path).layer(), Layer::Plan, "{path}");
+        }
     }
 }

@@ -2,13 +2,15 @@
 //! when every restriction is in force, through the agent's own eyes.
 
 use std::fs;
+use std::path::Path;
 
 use aos_core::report::{LandlockReport, LaunchReport, LayerReport, REPORT_VERSION};
-use aos_sandbox::plan::SandboxPlan;
+use aos_sandbox::plan::{Node, Purpose, SandboxPlan};
 use aos_sys::namespace::{self, Kind};
 
 use crate::agent::limits;
 use crate::error::{Context, LaunchError, Layer, fail};
+use crate::tree;
 
 /// The namespaces of this process before it left them; the pid namespace among them only if it
 /// was left too.
@@ -33,7 +35,7 @@ pub(crate) fn confirm(
     let mounts = fs::read_to_string("/proc/self/mountinfo").layer(Layer::Probe, "/proc/self/mountinfo")?;
     let layers = vec![
         namespaces(before)?,
-        mount_layer(&mounts),
+        mount_layer(&places_for_both(plan), &mounts),
         limit_layer(plan),
         capability_layer(&status),
         field_layer(&status, "no_new_privs", "NoNewPrivs", "1"),
@@ -83,8 +85,16 @@ fn namespaces(before: &Before) -> Result<LayerReport, LaunchError> {
     Ok(layer("namespaces", Kind::ALL.map(Kind::name).join(" "), in_force.join(" "), ok))
 }
 
-/// Every mount is `nosuid`; what can be written is `noexec`; devices are in `/dev` only.
-fn mount_layer(mountinfo: &str) -> LayerReport {
+/// The places of a step of a build that are written and executed.
+fn places_for_both(plan: &SandboxPlan) -> Vec<&str> {
+    let is_both =
+        |node: &Node| matches!(node, Node::BuildRoot { .. } | Node::BuildTmpfs { .. } | Node::Cache { .. });
+    plan.tree.iter().filter(|entry| is_both(&entry.node)).map(|entry| entry.path.as_str()).collect()
+}
+
+/// Every mount is `nosuid`; what can be written is `noexec` but at the places for both; devices are
+/// in `/dev` only.
+fn mount_layer(both: &[&str], mountinfo: &str) -> LayerReport {
     let mut count = 0;
     let mut bad = Vec::new();
     for line in mountinfo.lines() {
@@ -93,11 +103,16 @@ fn mount_layer(mountinfo: &str) -> LayerReport {
         let (Some(point), Some(options)) = (fields.next(), fields.next()) else { continue };
         let has = |option: &str| options.split(',').any(|one| one == option);
         count += 1;
-        if !has("nosuid") || !(has("ro") || has("noexec")) || !(has("nodev") || point.starts_with("/dev/")) {
+        let is_for_both = || both.iter().any(|place| Path::new(place) == tree::unescape(point));
+        let is_divided = has("ro") || has("noexec") || is_for_both();
+        if !has("nosuid") || !is_divided || !(has("nodev") || point.starts_with("/dev/")) {
             bad.push(format!("{point} ({options})"));
         }
     }
-    let asked = "nosuid; ro or noexec; nodev outside /dev";
+    let asked = match both {
+        [] => "nosuid; ro or noexec; nodev outside /dev".to_owned(),
+        _ => format!("nosuid; ro or noexec but {}; nodev outside /dev", both.join(" ")),
+    };
     let in_force = if bad.is_empty() { format!("so on all {count} mounts") } else { bad.join(" ") };
     layer("mounts", asked, in_force, bad.is_empty() && count > 0)
 }
@@ -125,8 +140,9 @@ fn field_layer(status: &str, name: &str, key: &str, wanted: &str) -> LayerReport
 }
 
 fn landlock_layer(plan: &SandboxPlan, landlock: &LandlockReport) -> LayerReport {
-    let rules = plan.landlock.len() + plan.programs.len() + plan.listen.len();
-    let asked = format!("ABI 6 or newer, {rules} rules, signals and abstract sockets scoped");
+    let rules = plan.landlock.len() + plan.programs.len() + plan.listen.len() + plan.listeners.len();
+    let ports = if plan.purpose == Purpose::Build { ", ports not handled" } else { "" };
+    let asked = format!("ABI 6 or newer, {rules} rules, signals and abstract sockets scoped{ports}");
     let in_force =
         format!("ABI {} of the kernel's {}, probes refused", landlock.effective_abi, landlock.kernel_abi);
     layer("landlock", asked, in_force, landlock.effective_abi >= 6)
@@ -156,15 +172,18 @@ mod tests {
     fn a_bad_mount_is_named() {
         let line = |point: &str, options: &str| format!("1 2 0:1 / {point} {options} - tmpfs t rw\n");
         let good = line("/", "ro,nosuid,nodev") + &line("/dev/null", "rw,nosuid,noexec");
-        assert!(mount_layer(&good).ok);
-        assert!(!mount_layer("").ok);
+        assert!(mount_layer(&[], &good).ok);
+        assert!(!mount_layer(&[], "").ok);
+        let both = good.clone() + &line("/a\\040b", "rw,nosuid,nodev");
+        assert!(mount_layer(&["/a b"], &both).ok);
+        assert!(!mount_layer(&["/a"], &both).ok);
         for bad in [
             line("/a", "rw,nosuid,nodev"),
             line("/a", "ro,nodev"),
             line("/a", "ro,nosuid"),
             line("/device", "ro,nosuid"),
         ] {
-            let report = mount_layer(&(good.clone() + &bad));
+            let report = mount_layer(&[], &(good.clone() + &bad));
             assert!(
                 !report.ok && report.in_force.starts_with("/a") || report.in_force.starts_with("/device")
             );

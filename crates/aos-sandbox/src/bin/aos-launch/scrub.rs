@@ -7,10 +7,11 @@ use rustix::fs::{FileType, Mode, fstat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::{Context, LaunchError, Layer, fail};
+use crate::options::{Inherited, Options};
 
-/// Scrubs this process; the first thing it does.
-pub(crate) fn process() -> Result<(), LaunchError> {
-    process::close_inherited().layer(Layer::Descriptors, "cannot close inherited descriptors")?;
+/// Scrubs this process; the first thing it does. What the command line names is left to it.
+pub(crate) fn process(options: &Options) -> Result<Inherited, LaunchError> {
+    let inherited = options.take_inherited()?;
     check_standard("standard input", std::io::stdin())?;
     check_standard("standard output", std::io::stdout())?;
     check_standard("standard error", std::io::stderr())?;
@@ -19,7 +20,8 @@ pub(crate) fn process() -> Result<(), LaunchError> {
     // The tree needs a descriptor for each bind; the agent's own limit is set later.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-        .layer(Layer::Limits, "cannot raise the number of open files")
+        .layer(Layer::Limits, "cannot raise the number of open files")?;
+    Ok(inherited)
 }
 
 /// A directory as a standard stream would be a way around the file tree. The runtime has opened

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use aos_sandbox::seccomp::Policy;
 use aos_sys::{capability, seccomp, signal};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal, wait,
+};
 use rustix::thread::set_no_new_privs;
 
 use crate::error::{Context, LaunchError, Layer, print_line};
@@ -22,6 +24,11 @@ use crate::notify::{Notifier, telling};
 /// Signals that a service manager or an operator sends to stop, reload or wake an agent.
 const PASSED_ON: [Signal; 7] =
     [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::CONT];
+
+/// The caller's word that everything inside ends at once. It reaches the init as SIGKILL, and the
+/// kernel ends all processes of a pid namespace whose init ends; unlike after a SIGKILL to the
+/// launcher itself, they are gone when the launcher is.
+const END: Signal = Signal::ALARM;
 
 /// The part of the outermost process: to hear how the start went, write it down, and report it.
 pub(crate) struct Reporting {
@@ -60,6 +67,12 @@ impl Reporting {
     }
 }
 
+/// Ends everything inside when the calling thread of the caller ends: a step does not outlive its
+/// build. An agent does outlive a supervisor that is restarted.
+pub(crate) fn end_with_caller() -> Result<(), LaunchError> {
+    set_parent_process_death_signal(Some(END)).layer(Layer::Process, "cannot tie the launcher to its caller")
+}
+
 /// Locks this process down and waits for `child`.
 pub(crate) fn run(child: Pid, reporting: Option<Reporting>) -> Result<ExitCode, LaunchError> {
     let notifier = reporting.as_ref().and_then(|reporting| reporting.notifier.as_ref());
@@ -84,8 +97,10 @@ fn wait_for(child: Pid) -> Result<ExitCode, LaunchError> {
             return Ok(ExitCode::from(exit_status(status)));
         }
         let signal = signal::wait().layer(Layer::Process, "cannot wait for signals")?;
-        if PASSED_ON.contains(&signal) {
-            match kill_process(child, signal) {
+        let passed =
+            if signal == END { Some(Signal::KILL) } else { PASSED_ON.contains(&signal).then_some(signal) };
+        if let Some(passed) = passed {
+            match kill_process(child, passed) {
                 // Between its end and its reaping the child takes no signal.
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(error) => return Err(error).layer(Layer::Process, "cannot pass a signal on"),

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use aos_sandbox::plan::SandboxPlan;
 use aos_sys::{capability, process, seccomp, signal};
+use rustix::fs::{Access, access};
 use rustix::process::{chdir, setsid};
 use rustix::thread::set_no_new_privs;
 
-use crate::error::{Context, LaunchError, Layer};
+use crate::error::{Context, LaunchError, Layer, fail};
 use crate::landlock;
 use crate::message::Sender;
 use crate::probe::Outside;
@@ -43,10 +44,10 @@ fn become_agent(
     capability::drop_held().layer(Layer::Capabilities, "cannot drop capabilities")?;
     set_no_new_privs(true).layer(Layer::NoNewPrivileges, "cannot set no_new_privs")?;
     let landlock = landlock::apply(plan)?;
-    probes.check_landlock(&plan.listen)?;
+    probes.check_landlock(plan)?;
     signal::reset_for_exec().layer(Layer::Process, "cannot reset signals")?;
     seccomp::install(&filter).layer(Layer::Seccomp, "cannot install the filter")?;
-    probes.check_seccomp()?;
+    probes.check_seccomp(plan.purpose)?;
     let report = report::confirm(plan, before, landlock)?;
     let bytes = report.to_json().layer(Layer::Report, "cannot write the report")?;
     sender.in_force(&report::summary(&report), &bytes)?;
@@ -67,10 +68,19 @@ impl Executable {
         let arguments: Vec<CString> =
             plan.program.argv.iter().map(|one| text(one)).collect::<Result<_, _>>()?;
         let variables = plan.program.env.iter().map(|(name, value)| text(&format!("{name}={value}")));
-        Ok(Self {
-            path: arguments.first().cloned().unwrap_or_default(),
-            environment: variables.collect::<Result<_, _>>()?,
-            arguments,
-        })
+        let program = plan.program.argv.first().map_or("", String::as_str);
+        let path = if program.contains('/') { program.to_owned() } else { in_path(plan, program)? };
+        Ok(Self { path: text(&path)?, environment: variables.collect::<Result<_, _>>()?, arguments })
     }
+}
+
+/// The first file of a name in the `PATH` of a step that may be executed.
+fn in_path(plan: &SandboxPlan, name: &str) -> Result<String, LaunchError> {
+    let path = plan.program.env.get("PATH").map_or("", String::as_str);
+    let mut candidates = path
+        .split(':')
+        .filter(|directory| directory.starts_with('/'))
+        .map(|directory| format!("{}/{name}", directory.trim_end_matches('/')));
+    let found = candidates.find(|candidate| access(candidate.as_str(), Access::EXEC_OK).is_ok());
+    found.map_or_else(|| fail(Layer::Exec, format!("{name} is not in PATH")), Ok)
 }

@@ -116,7 +116,7 @@ fn parse(mountinfo: &str) -> Vec<Mount> {
 }
 
 /// Space, tab, newline, `#` and backslash are written as `\` and three octal digits.
-fn unescape(text: &str) -> PathBuf {
+pub(crate) fn unescape(text: &str) -> PathBuf {
     let mut path = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {

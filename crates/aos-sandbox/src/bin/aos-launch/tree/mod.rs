@@ -1,5 +1,6 @@
 //! The agent's file tree: a small read-only root in memory with the plan's entries in it, put in
-//! the place of the host's root, which is detached.
+//! the place of the host's root, which is detached. That of a step of a build, whose root is a
+//! writable union, is [`build`]'s.
 //!
 //! Assembly has two passes. The first opens every source and makes every place that lies in the
 //! root's own memory; so a place exists even where a union is laid over its directory later. The
@@ -7,19 +8,24 @@
 //! without following links: nobody who writes to a granted directory can redirect a mount.
 
 mod aliases;
+mod build;
 mod mounts;
 mod places;
 mod sources;
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use aos_sandbox::plan::{Identity, SandboxPlan};
+use aos_sandbox::plan::{Identity, Purpose, SandboxPlan};
 use aos_sys::mount::{Attributes, Reach, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags, open, openat};
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::error::{Context, LaunchError, Layer};
+use mounts::Content;
+
+pub(crate) use aliases::unescape;
 
 /// Where `/proc` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,31 +50,48 @@ pub(crate) struct Tree {
     pub(crate) ungranted: OwnedFd,
 }
 
-/// Builds the tree and makes it this process's root.
+/// Builds the tree and makes it this process's root. `secrets` is for a step of a build.
 pub(crate) fn assemble(
     plan: &SandboxPlan,
     identity: &Identity,
     proc_source: ProcSource,
+    secrets: Option<File>,
 ) -> Result<Tree, LaunchError> {
     let host = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .layer(Layer::Namespace, "/")?;
     aos_sys::mount::make_private(&host, Reach::Tree)
         .layer(Layer::Namespace, "cannot keep mounts from spreading")?;
-    let root = mounts::new_tmpfs(ROOT_BYTES, ROOT_INODES, "0755")
+    // Of an agent it is the root; of a step, the bottom of the union that is.
+    let memory = mounts::new_tmpfs(ROOT_BYTES, ROOT_INODES, "0755", Content::Data)
         .layer(Layer::Namespace, "cannot make the root in memory")?;
+    match plan.purpose {
+        Purpose::Agent => assemble_agent(&memory, plan, identity, proc_source),
+        Purpose::Build => build::assemble(&memory, plan, proc_source, secrets),
+    }
+}
 
+fn assemble_agent(
+    root: &OwnedFd,
+    plan: &SandboxPlan,
+    identity: &Identity,
+    proc_source: ProcSource,
+) -> Result<Tree, LaunchError> {
     let sources = sources::open_all(&plan.tree)?;
     aliases::refuse(&plan.tree, &sources)?;
-    places::make_all(&root, &plan.tree, &sources, identity)?;
-    let ungranted = make_ungranted(&root)?;
-
-    move_mount(&root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .layer(Layer::Namespace, "cannot mount the root")?;
-    mounts::mount_all(&root, &plan.tree, &sources, proc_source)?;
+    places::make_all(root, &plan.tree, &sources, identity)?;
+    let ungranted = make_ungranted(root)?;
+    cover(root)?;
+    mounts::mount_all(root, &plan.tree, &sources, proc_source)?;
     let sealed = Attributes { read_only: true, no_exec: true, no_dev: true, private: true };
-    set_attributes(&root, sealed, Reach::One).layer(Layer::Namespace, "cannot seal the root")?;
-    enter(&root)?;
+    set_attributes(root, sealed, Reach::One).layer(Layer::Namespace, "cannot seal the root")?;
+    enter(root)?;
     Ok(Tree { ungranted })
+}
+
+/// Mounts a root on the scaffold, so that mounts can be attached in it.
+fn cover(root: &OwnedFd) -> Result<(), LaunchError> {
+    move_mount(root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .layer(Layer::Namespace, "cannot mount the root")
 }
 
 /// Makes `root` the root directory and detaches the old one, with all that is mounted there.

@@ -37,6 +37,15 @@ pub(super) const DEVICES: [Device; 6] = [
     Device { name: "tty", number: (5, 0) },
 ];
 
+/// What a file system in memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing in it is executed.
+    Data,
+    /// Anything: a step of a build runs what it writes.
+    Anything,
+}
+
 /// Flags of every file system that is made for the agent.
 fn inert() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
@@ -64,7 +73,8 @@ pub(super) fn mount_all(
                 attach(root, path, &mount).layer(Layer::Namespace, what())?;
             }
             (Node::Tmpfs { size_bytes, inodes }, _) => {
-                let mount = new_tmpfs(*size_bytes, *inodes, "1777").layer(Layer::Namespace, what())?;
+                let mount =
+                    new_tmpfs(*size_bytes, *inodes, "1777", Content::Data).layer(Layer::Namespace, what())?;
                 attach(root, path, &mount).layer(Layer::Namespace, what())?;
             }
             (Node::Proc, _) => {
@@ -89,14 +99,14 @@ fn place(root: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
     )
 }
 
-fn attach(root: &OwnedFd, path: &str, mount: impl AsFd) -> Result<(), Errno> {
+pub(super) fn attach(root: &OwnedFd, path: &str, mount: impl AsFd) -> Result<(), Errno> {
     let place = place(root, path)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", place, "", flags)
 }
 
 /// A detached copy of a file or directory with all that is mounted below it.
-fn copy(source: impl AsFd) -> Result<OwnedFd, Errno> {
+pub(super) fn copy(source: impl AsFd) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
@@ -148,7 +158,7 @@ fn note_refusal(entry: &TreeEntry, bind: &Bind, mount: &OwnedFd) {
 }
 
 /// A read-only union of directories, the first on top.
-fn union<'a>(lower: impl Iterator<Item = &'a OwnedFd>) -> Result<OwnedFd, Errno> {
+pub(super) fn union<'a>(lower: impl Iterator<Item = &'a OwnedFd>) -> Result<OwnedFd, Errno> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for directory in lower {
         fsconfig_set_string(
@@ -165,17 +175,26 @@ fn union<'a>(lower: impl Iterator<Item = &'a OwnedFd>) -> Result<OwnedFd, Errno>
 }
 
 /// An empty file system in memory.
-pub(super) fn new_tmpfs(size_bytes: u64, inodes: u64, mode: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn new_tmpfs(
+    size_bytes: u64,
+    inodes: u64,
+    mode: &str,
+    content: Content,
+) -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "size", size_bytes.to_string())?;
     fsconfig_set_string(context.as_fd(), "nr_inodes", inodes.to_string())?;
     fsconfig_set_string(context.as_fd(), "mode", mode)?;
     fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, inert())
+    let flags = match content {
+        Content::Data => inert(),
+        Content::Anything => inert().difference(MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    };
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
 /// `/proc` of the own pid namespace: only processes, and of these only what the agent may inspect.
-fn processes(source: ProcSource) -> Result<OwnedFd, LaunchError> {
+pub(super) fn processes(source: ProcSource) -> Result<OwnedFd, LaunchError> {
     match source {
         ProcSource::Fresh => new_proc().layer(
             Layer::Namespace,
@@ -221,7 +240,7 @@ fn proc_of_unit() -> Result<OwnedFd, LaunchError> {
     Ok(mount)
 }
 
-fn mount_devices(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
+pub(super) fn mount_devices(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
     for device in DEVICES {
         let what = || format!("/dev/{}", device.name);
         let file = openat2(

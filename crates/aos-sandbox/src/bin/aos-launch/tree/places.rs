@@ -83,27 +83,27 @@ pub(super) fn relative(path: &AbsolutePath) -> &str {
     path.as_str().trim_start_matches('/')
 }
 
-fn make_parents(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
+pub(super) fn make_parents(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
     for (end, _) in path.match_indices('/') {
         make_directory(root, path.get(..end).unwrap_or_default())?;
     }
     Ok(())
 }
 
-fn make_directory(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
+pub(super) fn make_directory(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
     ignore_existing(mkdirat(root, path, DIRECTORY_MODE))
         .layer(Layer::Namespace, format!("cannot make the directory /{path}"))
 }
 
 /// A place may be named twice, such as a parent that is an entry of its own.
-fn ignore_existing(result: Result<(), Errno>) -> Result<(), Errno> {
+pub(super) fn ignore_existing(result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
         Err(Errno::EXIST) => Ok(()),
         other => other,
     }
 }
 
-fn write_file(root: impl AsFd, path: &str, content: &[u8]) -> Result<(), LaunchError> {
+pub(super) fn write_file(root: impl AsFd, path: &str, content: &[u8]) -> Result<(), LaunchError> {
     let what = || format!("cannot make the file /{path}");
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(root, path, flags, FILE_MODE).layer(Layer::Namespace, what())?;
@@ -112,7 +112,7 @@ fn write_file(root: impl AsFd, path: &str, content: &[u8]) -> Result<(), LaunchE
 }
 
 /// `/dev` with mount points for the devices, its links, and the directories that get mounts.
-fn make_devices(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
+pub(super) fn make_devices(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
     make_directory(root, path)?;
     make_directory(root, &format!("{path}/pts"))?;
     make_directory(root, &format!("{path}/shm"))?;

@@ -51,6 +51,13 @@ fn open_one(entry: &TreeEntry) -> Result<Source, LaunchError> {
         Node::Symlink { .. } | Node::Generated(_) | Node::Tmpfs { .. } | Node::Proc | Node::Devices => {
             Ok(Source::Inside)
         }
+        // A step's own: `super::build` opens what it needs of the host.
+        Node::BuildRoot { .. }
+        | Node::BuildFile(_)
+        | Node::BuildTmpfs { .. }
+        | Node::Cache { .. }
+        | Node::Secrets { .. }
+        | Node::Empty => Ok(Source::Inside),
     }
 }
 
@@ -94,7 +101,7 @@ fn read_file(entry: &TreeEntry, source: &AbsolutePath, missing: Missing) -> Resu
 }
 
 /// Opens a path of the host without following any symbolic link, not even the last one.
-fn open_host(path: &AbsolutePath) -> Result<OwnedFd, Errno> {
+pub(super) fn open_host(path: &AbsolutePath) -> Result<OwnedFd, Errno> {
     openat2(
         CWD,
         path.as_path(),
