@@ -1,5 +1,7 @@
 """What is wrong is told with its place, by its exit status, and leaves nothing."""
 
+import os
+
 from bench import Bench
 
 BAD_AGENTFILES = [
@@ -44,6 +46,11 @@ def agentfiles(checks, ours):
     empty.mkdir()
     done = ours.run("build", empty)
     checks.check("no Agentfile: the names are told", done.code == 1 and "Agentfile.yaml" in done.err, done.text)
+    pipe = ours.place / "pipe"
+    pipe.mkdir()
+    os.mkfifo(pipe / "Agentfile")
+    done = ours.run("build", pipe)
+    checks.check("a pipe in the place of the Agentfile is told at once", done.code == 1 and "not a file" in done.err, done.text)
     ours.agent("two")
     ours.file("two/Agentfile.json", "{}")
     done = ours.run("build", ours.place / "two")

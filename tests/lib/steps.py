@@ -55,17 +55,20 @@ STEPS = [
          ["cargo", "check", "--manifest-path", "fuzz/Cargo.toml", "--locked"], 900, apt=C_COMPILER + ["g++"],
          env={"CARGO_TARGET_DIR": "target/fuzz"}),
     Step("unit", "unit and property tests",
-         # Also those that need root or other programs; `importer` is a process that they start.
-         bash("cargo nextest run --workspace --locked --no-fail-fast --run-ignored all -E 'not test(=importer)'"
+         # Also those that need root, other programs or a Debian mirror. Left out: processes that other tests start,
+         # and the one that needs pypi.org.
+         bash("AOS_TEST_MIRROR=$(tests/lib/debian-mirror | awk 'NR == 1 { print $2 }'); export AOS_TEST_MIRROR;"
+              " cargo nextest run --workspace --locked --no-fail-fast --run-ignored all"
+              " -E 'not test(/^(importer|starved|builder|pip_installs_through_the_proxy)$/)'"
               " && cargo test --workspace --locked --doc"), 1800,
-         apt=C_COMPILER + ["skopeo", "umoci"], cargo=["cargo-nextest"]),
+         apt=C_COMPILER + ["skopeo", "umoci", "mmdebstrap", "busybox-static"], cargo=["cargo-nextest"]),
     Step("release", "the release build", ["debian/rules", "programs"], 1800, apt=C_COMPILER + DEB_TOOLS),
     # The same units as nextest's, so that nothing is compiled again.
     Step("escape", "the escape corpus against the launcher that is shipped",
          bash("cargo test --workspace --locked --no-run --quiet; AOS_LAUNCH=$PWD/target/release/aos-launch target/debug/escape"),
          1800, requires=["release"]),
     Step("soak", "the store after workers are killed at random moments",
-         bash("cargo test --workspace --locked --no-run --quiet; target/debug/examples/store-soak --kills 60"),
+         bash("cargo test --workspace --locked --no-run --quiet; target/debug/examples/store-soak --kills 500"),
          600, apt=C_COMPILER),
     Step("soak-long", "the same, 2,000 times", ["target/debug/examples/store-soak", "--kills", "2000"],
          3600, requires=["soak"], long=True),

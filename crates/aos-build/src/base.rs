@@ -1,9 +1,13 @@
 //! What a stage starts from when it comes from elsewhere: images, packages and dependencies.
 
 use crate::bases::{BaseError, Bases, Local, Wanted};
-use crate::cache::{Cache, Layer};
+use crate::builder::step_key;
+use crate::cache::{Cache, Layer, StepRecord};
 use crate::error::BuildError;
+use crate::foreign;
+use crate::layer::WrittenLayer;
 use crate::made::Made;
+use crate::options::Options;
 use crate::scan;
 use crate::tree::Listing;
 use aos_core::agentfile::Settings;
@@ -12,10 +16,9 @@ use aos_core::id::Digest;
 use aos_core::path::AbsolutePath;
 use aos_core::text::{EnvName, EnvValue};
 use aos_package::bounds::FILES_MAX;
-use aos_package::oci::Descriptor;
+use aos_package::oci::{Descriptor, LAYER_TAR_TYPE};
 use aos_package::repository::{Lease, Repository};
 use std::fmt;
-use std::time::SystemTime;
 
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,8 +82,8 @@ pub(crate) fn bring(
 pub(crate) struct Foundations<'a> {
     pub(crate) cache: &'a Cache,
     pub(crate) repository: &'a Repository,
-    pub(crate) architecture: &'a str,
-    pub(crate) now: SystemTime,
+    pub(crate) lease: &'a Lease,
+    pub(crate) options: &'a Options,
 }
 
 impl Foundations<'_> {
@@ -102,8 +105,8 @@ impl Foundations<'_> {
     pub(crate) fn image(&self, wanted: &Wanted, manifest: &Descriptor) -> Result<Made, BuildError> {
         let refused = |reason: String| BuildError::Image { wanted: wanted.to_string(), reason };
         let (document, config) = self.repository.image(manifest)?;
-        if config.architecture != self.architecture {
-            let reason = format!("it is for {}, expected {}", config.architecture, self.architecture);
+        if config.architecture != self.options.architecture {
+            let reason = format!("it is for {}, expected {}", config.architecture, self.options.architecture);
             return Err(refused(reason));
         }
         let mut settings = Settings::default();
@@ -152,17 +155,50 @@ impl Foundations<'_> {
         Ok(made)
     }
 
+    /// A layer with what it lists. One that a package cannot have as it is, is written anew once.
     fn layer(&self, layer: Layer) -> Result<(Layer, Listing), BuildError> {
-        let listing = match self.cache.listing(&layer, self.now) {
-            Some(listing) => listing,
-            None => {
-                let listing = scan::listing(self.repository, &layer)?;
-                self.cache
-                    .put_listing(&layer, &listing, self.now)
-                    .map_err(|source| BuildError::Cache { directory: self.cache.files(), source })?;
-                listing
+        let now = self.options.started;
+        if let Some(listing) = self.cache.listing(&layer, now)
+            && layer.blob.media_type != LAYER_TAR_TYPE
+        {
+            return Ok((layer, listing));
+        }
+        let key =
+            step_key("foreign", self.options).digest(&layer.blob.digest).digest(&layer.diff_id).finish();
+        if let Some(mended) = self.cache.step(&key, self.lease, now).and_then(|record| record.layer) {
+            let listing = match self.cache.listing(&mended, now) {
+                Some(listing) => listing,
+                None => scan::listing(self.repository, &mended)?,
+            };
+            return Ok((mended, listing));
+        }
+        match scan::listing(self.repository, &layer) {
+            Ok(listing) if layer.blob.media_type != LAYER_TAR_TYPE => {
+                self.keep(&layer, &listing)?;
+                Ok((layer, listing))
             }
-        };
-        Ok((layer, listing))
+            Err(BuildError::Refused { source, .. }) if !foreign::is_mendable(&source) => {
+                Err(BuildError::Refused { digest: layer.blob.digest, source })
+            }
+            Ok(_) | Err(BuildError::Refused { .. }) => {
+                let WrittenLayer { layer, listing } =
+                    foreign::mend(&layer, self.repository, self.options, self.lease)?;
+                self.keep(&layer, &listing)?;
+                let title = "layer of a base image, written anew".to_owned();
+                let record = StepRecord { title, layer: Some(layer.clone()), note: None };
+                self.cache.put_step(&key, &record, now).map_err(|source| self.error(source))?;
+                Ok((layer, listing))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep(&self, layer: &Layer, listing: &Listing) -> Result<(), BuildError> {
+        let kept = self.cache.put_listing(layer, listing, self.options.started);
+        kept.map_err(|source| self.error(source))
+    }
+
+    fn error(&self, source: std::io::Error) -> BuildError {
+        BuildError::Cache { directory: self.repository.root().join("cache"), source }
     }
 }

@@ -178,9 +178,12 @@ impl<'a> Builder<'a> {
         self.progress.event(&current.name, Event::Started);
         let found = base::bring(wanted, locked, self.bases, self.repository, self.lease)?;
         self.materials.base(wanted.to_string(), found.digest);
-        let architecture = &self.options.architecture;
-        let now = self.options.started;
-        let foundations = Foundations { cache: self.cache, repository: self.repository, architecture, now };
+        let foundations = Foundations {
+            cache: self.cache,
+            repository: self.repository,
+            lease: self.lease,
+            options: self.options,
+        };
         let made = match wanted {
             Wanted::Image(_) => foundations.image(wanted, &found)?,
             Wanted::Package(_) | Wanted::Dependency { .. } => foundations.package(&found)?.0,

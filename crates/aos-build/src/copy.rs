@@ -68,7 +68,7 @@ pub(crate) fn plan(
     let mut files = Vec::new();
     for (index, source) in copy.from.iter().enumerate() {
         let field = if copy.from.len() > 1 { format!("from[{index}]") } else { "from".to_owned() };
-        let from = From { copy, field: &field, place };
+        let from = Taken { copy, field: &field, place };
         let picked = match origin {
             Origin::Directory(directory) => from.directory(directory, source, &mut files)?,
             Origin::Tree(tree) => from.tree(tree, source)?,
@@ -82,13 +82,13 @@ pub(crate) fn plan(
 }
 
 /// A source of a step, and where errors about it are.
-struct From<'a> {
+struct Taken<'a> {
     copy: &'a Copy,
     field: &'a str,
     place: &'a Place<'a>,
 }
 
-impl From<'_> {
+impl Taken<'_> {
     fn error(&self, message: impl std::fmt::Display) -> BuildError {
         self.place.error(self.field, message)
     }

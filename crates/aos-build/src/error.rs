@@ -2,6 +2,7 @@
 
 use crate::bases::BaseError;
 use crate::run::{ChangesError, RunError};
+use crate::tarball::TarballError;
 use aos_core::agentfile::AgentfileError;
 use aos_core::id::Digest;
 use aos_package::layer::LayerError;
@@ -142,6 +143,14 @@ pub enum BuildError {
         digest: Digest,
         /// Why.
         source: LayerError,
+    },
+    /// A layer of another tool cannot be written anew.
+    #[error("the layer {digest} cannot be used")]
+    Foreign {
+        /// The layer.
+        digest: Digest,
+        /// Why not.
+        source: TarballError,
     },
     /// Layers cannot be unpacked.
     #[error(transparent)]

@@ -17,6 +17,7 @@
 //! | `schedule`, `builder` | stages at once, steps in order |
 //! | `copy`, `step_run`, `debian`, `base` | what steps and bases make |
 //! | `layer`, `trees`, `merge` | layers: written, unpacked, made fewer |
+//! | `scan`, `tarball`, `foreign` | layers and tars that others made |
 //! | `cache` | what earlier builds left |
 //! | `key` | what results are found by |
 //! | [`run`] | one program in the launcher's sandbox |
@@ -34,6 +35,7 @@ mod debian;
 mod engine;
 mod entrypoint;
 mod error;
+mod foreign;
 mod key;
 mod layer;
 mod load;
@@ -50,6 +52,7 @@ mod scan;
 mod schedule;
 mod spool;
 mod step_run;
+mod tarball;
 mod title;
 mod tree;
 mod trees;
@@ -64,3 +67,4 @@ pub use options::{CacheUse, DEFAULT_MIRROR, Options, Request};
 pub use plan::{Plan, PlannedStage, PlannedStep, StepState, plan};
 pub use progress::{Event, Progress, Silent, StepName};
 pub use reproducible::{Comparison, Difference, ReproduceError, check_reproducible};
+pub use tarball::TarballError;

@@ -32,8 +32,7 @@ pub(crate) fn agentfile(
     let (text, format, origin) = context.agentfile();
     let draft = Draft::parse(text, format, origin)?;
     let mut lineage = Lineage::new(identity(Path::new(origin)), draft);
-    loop {
-        let Some((extends, by)) = lineage.wanted() else { break };
+    while let Some((extends, by)) = lineage.wanted() {
         let (extends, by, origin) = (extends.clone(), by.clone(), by.origin().to_owned());
         let failed = |message: String| BuildError::from(by.error_at("extends", message));
         match extends {

@@ -174,10 +174,11 @@ impl Builder<'_> {
             }
         }
         lower.reverse();
-        lower
-            .into_iter()
-            .map(|path| std::fs::canonicalize(path).map_err(|error| self.cache_error(error)))
-            .collect()
+        let lent = |path: PathBuf| {
+            trees.lend(&path)?;
+            std::fs::canonicalize(path).map_err(|error| self.cache_error(error))
+        };
+        lower.into_iter().map(lent).collect()
     }
 
     /// A cache mount is the same for every build that names its path.

@@ -1,9 +1,9 @@
 //! Unpacked layers, for steps that run and for copies from stages and packages.
 //!
 //! `trees/<hex>/tree`: a tree is made in a temporary directory, which is renamed: one that is there
-//! is whole. All of it belongs to the account that steps run as, since the kernel's overlay must
-//! change nothing of it on their behalf; and the directory above it is closed to everybody else,
-//! since layers have files that everybody may write, and what is changed here is in later builds.
+//! is whole. The directory above it is closed to everybody but its owner, since layers have files
+//! that everybody may write, and what is changed here is in later builds. A tree belongs to who
+//! builds; one that is lent to steps that run, to the account that they run as.
 
 use crate::cache::{Cache, Layer, touch};
 use crate::error::BuildError;
@@ -47,6 +47,21 @@ impl Trees<'_> {
         self.make(&key, std::slice::from_ref(layer), listing)
     }
 
+    /// Makes a tree fit for being a lower directory: all in it belongs to the account that steps run
+    /// as, since overlayfs changes nothing of it on their behalf.
+    pub(crate) fn lend(&self, tree: &Path) -> Result<(), BuildError> {
+        let account = Account::of_process();
+        let lent = |place: &Path| {
+            // The top is given last: when it has its owner, all has.
+            if account.is_other() && rustix::fs::lstat(place)?.st_uid != account.uid {
+                give(place, account)?;
+            }
+            Ok(())
+        };
+        lent(tree.parent().unwrap_or(tree))
+            .map_err(|source| BuildError::Cache { directory: self.cache.trees(), source })
+    }
+
     fn make(&self, key: &Digest, layers: &[Layer], marks: &Listing) -> Result<PathBuf, BuildError> {
         let place = self.cache.trees().join(key.hex());
         let path = place.join("tree");
@@ -63,10 +78,6 @@ impl Trees<'_> {
         std::fs::create_dir(&root).map_err(failed)?;
         self.unpack(layers, &root)?;
         mark(&root, marks).map_err(|errno| failed(errno.into()))?;
-        let account = Account::of_process();
-        if account.is_other() {
-            give(temporary.path(), account).map_err(failed)?;
-        }
         match std::fs::rename(temporary.path(), &place) {
             // It has another name now, and nothing to remove under this one.
             Ok(()) => drop(temporary.keep()),
@@ -89,7 +100,7 @@ impl Trees<'_> {
             .zip(&opens)
             .map(|(layer, open)| Packed { descriptor: &layer.blob, diff_id: layer.diff_id, open })
             .collect();
-        unpack(&packed, root, Unpacking { modes: Modes::Kept, ..Unpacking::default() })?;
+        unpack(&packed, root, Unpacking { modes: Modes::Kept })?;
         Ok(())
     }
 }
@@ -116,9 +127,11 @@ fn mark(root: &Path, listing: &Listing) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Gives a tree to the account. The tree is ours alone until then, so paths lead where they say.
+/// Gives a tree to the account, its top last. Nobody else writes to the tree, so paths lead where
+/// they say.
 fn give(root: &Path, account: Account) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let chown = |path: &Path| rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
     let mut open = vec![root.to_owned()];
     while let Some(path) = open.pop() {
         if std::fs::symlink_metadata(&path)?.is_dir() {
@@ -126,9 +139,11 @@ fn give(root: &Path, account: Account) -> io::Result<()> {
                 open.push(entry?.path());
             }
         }
-        rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        if path != root {
+            chown(&path)?;
+        }
     }
-    Ok(())
+    Ok(chown(root)?)
 }
 
 /// The contents of an unpacked tree by their digests.

@@ -199,7 +199,7 @@ fn what_goes_wrong_is_told() {
     assert!(refused(with(stand_in("TAR; exit 1").path())).starts_with("mmdebstrap failed (exit status: 1)"));
     assert!(
         refused(with(stand_in("TAR | /usr/bin/head -c 3000").path()))
-            .starts_with("cannot read what mmdebstrap makes")
+            .starts_with("cannot use what mmdebstrap makes")
     );
     assert!(refused(with(stand_in(":").path())).contains("no release file"));
     for mirror in ["ftp://x", "--hook=x", "https://x y", "file://\u{e4}"] {

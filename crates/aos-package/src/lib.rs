@@ -2,9 +2,8 @@
 //!
 //! A package is an OCI image: a manifest of [`oci::ARTIFACT_TYPE`], an ordinary image config that
 //! also carries the resolved Agentfile, and tar layers. An `.aap` is the tar of an OCI image
-//! layout with exactly one manifest.
+//! layout with exactly one package and what is attached to it.
 //!
-//! - [`build`] makes an archive from a directory, byte for byte the same from the same input.
 //! - [`archive`] writes archives, and reads them into a spool with every byte verified.
 //! - [`repository`] keeps the blobs of packages for several processes at once: tags, attachments,
 //!   leases, collection of garbage.
@@ -15,7 +14,6 @@
 
 pub mod archive;
 pub mod bounds;
-pub mod build;
 mod hashing;
 pub mod layer;
 pub mod oci;

@@ -301,7 +301,7 @@ async fn the_whole_is_bounded() {
     assert!(started.elapsed() < Duration::from_secs(15));
     // The writer's thread ends on its own; what came stays for the next pull.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(store.partials()[0] > 0);
+    assert!(store.partials().iter().any(|size| *size > 0));
 }
 
 #[tokio::test]

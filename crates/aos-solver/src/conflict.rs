@@ -146,6 +146,10 @@ fn edges(proof: &DerivationTree<PackageKey, Choice, String>) -> Vec<(&PackageKey
             DerivationTree::External(External::FromDependencyOf(package, set, wanted, _)) => {
                 found.push((package, set, wanted));
             }
+            // What is unusable is so because of what it wants of itself.
+            DerivationTree::External(External::Custom(package, set, _)) => {
+                found.push((package, set, package))
+            }
             DerivationTree::External(_) => {}
             DerivationTree::Derived(derived) => {
                 if derived.shared_id.is_none_or(|id| seen.insert(id)) {

@@ -208,7 +208,14 @@ impl<C: Catalogue> DependencyProvider for Search<'_, C> {
         let wanted = self.wants_of(&release)?;
         // One set for each package: what is wanted twice must serve both.
         let mut sets: BTreeMap<PackageKey, Choice> = BTreeMap::new();
+        let mut contradicts_itself = false;
         for Wanted { package, requirement } in &wanted {
+            if *package == release.package {
+                // `PubGrub` knows no package that wants itself. With this version it is a circle, which the
+                // solution tells; with another it is never satisfied.
+                contradicts_itself |= !requirement.matches(version);
+                continue;
+            }
             let serving =
                 self.existing(package)?.into_iter().filter(|version| requirement.matches(version)).collect();
             let serving = Choice::Among(serving);
@@ -216,6 +223,9 @@ impl<C: Catalogue> DependencyProvider for Search<'_, C> {
             sets.insert(package.clone(), both);
         }
         self.wants.borrow_mut().entry(release.package).or_default().insert(release.version, wanted);
+        if contradicts_itself {
+            return Ok(Dependencies::Unavailable("it wants another version of itself".to_owned()));
+        }
         Ok(Dependencies::Available(sets.into_iter().collect()))
     }
 

@@ -112,7 +112,7 @@ fn check(table: &Table, wants: &[Wanted], solution: &Solution) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn it_finds_what_exists_and_only_that(table in universe(), wants in wants()) {

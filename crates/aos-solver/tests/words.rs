@@ -157,6 +157,21 @@ fn a_circle_is_named() {
 }
 
 #[test]
+fn a_package_that_wants_itself() {
+    assert_eq!(
+        said(&["skill/a 1.0.0: skill/a ^1"], "skill/a *"),
+        "the dependencies form a circle: skill a 1.0.0 -> skill a 1.0.0"
+    );
+    assert_eq!(
+        said(&["skill/a 1.1.0: skill/a =1.0.0"], "skill/a *"),
+        "no versions satisfy what agent web 1.0.0 needs: agent web 1.0.0 wants skill a *; \
+         skill a 1.1.0 wants skill a =1.0.0; skill a exists in 1.1.0"
+    );
+    let lines = ["skill/a 1.0.0", "skill/a 1.1.0: skill/a =1.0.0", "skill/a 2.0.0: skill/missing *"];
+    assert_eq!(versions(&run(&lines, "skill/a *").unwrap()), ["skill a 1.0.0"]);
+}
+
+#[test]
 fn the_lock_is_preferred_as_long_as_it_serves() {
     let lines = Lines::new(&["skill/a 1.0.0", "skill/a 1.1.0", "skill/a 2.0.0"]);
     let locked = BTreeMap::from([(package("skill/a"), Version::new(1, 0, 0))]);

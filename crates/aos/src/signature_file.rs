@@ -1,6 +1,5 @@
 //! `signature.json`: the signature beside a package file.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +52,7 @@ pub(crate) fn is_of_another(path: &Path, envelope: &Envelope) -> bool {
 
 /// Reads an envelope; `None` when there is no file.
 fn read(path: &Path) -> Result<Option<Envelope>> {
-    let file = match File::open(path) {
+    let file = match package::open_plain(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),

@@ -15,8 +15,8 @@ use std::time::SystemTime;
 
 pub(super) const LISTING: &[u8; 8] = b"AOSLIST1";
 
-/// The key of a layer's listing.
-/// The blob belongs to the key: an image may say that it has the contents of another one.
+/// The key of a layer's listing. The blob belongs to it: an image may say that it has the contents
+/// of another one.
 fn key(layer: &Layer) -> Digest {
     Key::of("listing").digest(&layer.blob.digest).digest(&layer.diff_id).finish()
 }

@@ -43,13 +43,16 @@ struct Open {
     depth: usize,
 }
 
+/// An error and the path that it is about.
+type Failure = Box<(String, BuildError)>;
+
 /// What the threads share.
 struct Queue {
     open: Vec<Open>,
     /// Directories that are open or being read.
     pending: usize,
     /// The error with the smallest path, so that the threads' race does not decide which is told.
-    error: Option<(String, BuildError)>,
+    error: Option<Failure>,
 }
 
 struct Walk<'a> {
@@ -81,8 +84,8 @@ pub(super) fn walk(
         let own = walk.sorted();
         others.into_iter().fold(own, |all, other| merge(all, other.join().unwrap_or_default()))
     });
-    if let Some((_, error)) = walk.queue.into_inner().unwrap_or_else(PoisonError::into_inner).error {
-        return Err(error);
+    if let Some(failure) = walk.queue.into_inner().unwrap_or_else(PoisonError::into_inner).error {
+        return Err(failure.1);
     }
     Ok(all)
 }
@@ -137,9 +140,9 @@ impl Walk<'_> {
                     queue.pending += below.len();
                     queue.open.extend(below);
                 }
-                Err((path, error)) => {
-                    if queue.error.as_ref().is_none_or(|(first, _)| path < *first) {
-                        queue.error = Some((path, error));
+                Err(failure) => {
+                    if queue.error.as_ref().is_none_or(|first| failure.0 < first.0) {
+                        queue.error = Some(failure);
                     }
                 }
             }
@@ -149,13 +152,8 @@ impl Walk<'_> {
     }
 
     /// Reads one directory; returns those in it.
-    fn read(
-        &self,
-        open: &Open,
-        found: &mut Vec<Found>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Vec<Open>, (String, BuildError)> {
-        let failed = |errno| (open.path.clone(), self.context.failed(&open.path, errno));
+    fn read(&self, open: &Open, found: &mut Vec<Found>, buffer: &mut Vec<u8>) -> Result<Vec<Open>, Failure> {
+        let failed = |errno| Box::new((open.path.clone(), self.context.failed(&open.path, errno)));
         let directory = self.open(open).map_err(failed)?;
         let mut below = Vec::new();
         let mut entries = RawDir::new(directory.as_fd(), buffer.spare_capacity_mut());
@@ -165,7 +163,8 @@ impl Walk<'_> {
             if bytes == b"." || bytes == b".." {
                 continue;
             }
-            let (name, path) = name(&open.path, bytes).map_err(|error| (open.path.clone(), error))?;
+            let (name, path) =
+                name(&open.path, bytes).map_err(|error| Box::new((open.path.clone(), error)))?;
             let (what, is_directory) = match entry.file_type() {
                 FileType::Directory => (None, true),
                 FileType::RegularFile | FileType::Symlink => (Some(entry.file_type()), false),
@@ -187,7 +186,7 @@ impl Walk<'_> {
                 What::Directory
             } else {
                 let Some(stat) = self.stat(&directory, name, &path)? else { continue };
-                describe(&directory, name, &path, &stat).map_err(|error| (path.clone(), error))?
+                describe(&directory, name, &path, &stat).map_err(|error| Box::new((path.clone(), error)))?
             };
             found.push(Found { path: path.into_boxed_str(), what });
         }
@@ -203,24 +202,19 @@ impl Walk<'_> {
 
     /// The attributes of an entry; `None` when it went in the meantime, as if it had not been
     /// listed.
-    fn stat(
-        &self,
-        directory: &OwnedFd,
-        name: &str,
-        path: &str,
-    ) -> Result<Option<Stat>, (String, BuildError)> {
+    fn stat(&self, directory: &OwnedFd, name: &str, path: &str) -> Result<Option<Stat>, Failure> {
         match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err((path.to_owned(), self.context.failed(path, errno))),
+            Err(errno) => Err(Box::new((path.to_owned(), self.context.failed(path, errno)))),
         }
     }
 
     /// Counts an entry against the bounds.
-    fn admit(&self, path: &str, depth: usize) -> Result<(), (String, BuildError)> {
+    fn admit(&self, path: &str, depth: usize) -> Result<(), Failure> {
         let refused = |reason: String| {
             let path = path.to_owned();
-            Err((path.clone(), BuildError::Unfit { path, reason }))
+            Err(Box::new((path.clone(), BuildError::Unfit { path, reason })))
         };
         if self.count.fetch_add(1, Ordering::Relaxed) >= FILES_MAX {
             return refused(format!("the directory has more than {FILES_MAX} files"));

@@ -4,6 +4,7 @@
 use super::tarball::{self, Root};
 use super::{DebianError, Wanted, architecture};
 use crate::run::Cancel;
+use crate::tarball::TarballError;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
@@ -58,7 +59,9 @@ pub(super) fn run(
         if !status.success() && !cancel.is_cancelled() {
             return Err(match root {
                 // It was ended since its output cannot be used.
-                Err(error @ (DebianError::Entry { .. } | DebianError::Scratch { .. })) => error,
+                Err(
+                    error @ (DebianError::Tarball(TarballError::Entry { .. }) | DebianError::Scratch { .. }),
+                ) => error,
                 _ => DebianError::Failed { status: status.to_string(), said: last },
             });
         }

@@ -18,6 +18,7 @@ use crate::layer::{self, Sources};
 use crate::made::Made;
 use crate::options::Options;
 use crate::progress::Event;
+use crate::tarball::TarballError;
 use aos_core::agentfile::{DebianPackage, Settings, Suite};
 use aos_core::config::RootKind;
 use aos_core::id::Digest;
@@ -43,17 +44,9 @@ pub enum DebianError {
         /// The last lines that it wrote.
         said: String,
     },
-    /// What it wrote is no tar.
-    #[error("cannot read what mmdebstrap makes")]
-    Read(#[source] io::Error),
-    /// Its tar has something that no package can have.
-    #[error("mmdebstrap made `{path}`, which cannot be packed: {reason}")]
-    Entry {
-        /// The entry.
-        path: String,
-        /// Why.
-        reason: String,
-    },
+    /// What it wrote is no tar, or has something that no package can have.
+    #[error("cannot use what mmdebstrap makes")]
+    Tarball(#[from] TarballError),
     /// It did not say which release it used.
     #[error("mmdebstrap left no release file of the suite")]
     NoRelease,

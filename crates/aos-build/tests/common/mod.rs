@@ -99,7 +99,7 @@ impl Store {
             .zip(&opens)
             .map(|((descriptor, &diff_id), open)| Layer { descriptor, diff_id, open })
             .collect();
-        unpack(&layers, root.path(), Unpacking { modes: Modes::Kept, ..Unpacking::default() }).unwrap();
+        unpack(&layers, root.path(), Unpacking { modes: Modes::Kept }).unwrap();
         root
     }
 }

@@ -125,7 +125,9 @@ impl Soak {
                     wrong.extend(self.bury(worker));
                 }
                 wrong.extend(self.check());
-                wrong.extend(self.check_alone());
+                if wrong.is_empty() {
+                    wrong.extend(self.check_alone());
+                }
                 workers.extend((0..slots).map(|slot| self.spawn(slot)));
             } else if let Some(worker) = workers.pop_front() {
                 let slot = worker.slot;
@@ -191,7 +193,10 @@ impl Soak {
         let status = worker.child.wait().unwrap();
         let lines = worker.lines.join().unwrap();
         self.operations += lines.iter().filter(|line| line.starts_with("next")).count() as u64;
-        let tags = self.repository.tags().unwrap().into_iter();
+        let tags = match self.repository.tags() {
+            Ok(tags) => tags.into_iter(),
+            Err(error) => return vec![chain(&error)],
+        };
         let tags = tags.map(|tag| (tag.reference.to_string(), tag.descriptor.digest.to_string())).collect();
         let journal = &mut self.journals[usize::try_from(worker.slot).unwrap()];
         let mut wrong = journal.read(&lines);
@@ -204,7 +209,10 @@ impl Soak {
 
     /// Every byte of the store, while the other workers go on.
     fn check(&self) -> Vec<String> {
-        let found = self.repository.check(Depth::Contents, &BTreeSet::new()).unwrap();
+        let found = match self.repository.check(Depth::Contents, &BTreeSet::new()) {
+            Ok(found) => found,
+            Err(error) => return vec![chain(&error)],
+        };
         found.iter().filter(|problem| problem.is_damage()).map(|problem| chain(problem)).collect()
     }
 

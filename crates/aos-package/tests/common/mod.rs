@@ -1,13 +1,12 @@
-//! Directories to build from, and packages made by hand, well or badly.
+//! Packages made by hand, well or badly.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of what all share")]
 
 use aos_core::config::ResolvedAgent;
 use aos_core::id::Digest;
 use aos_package::archive::{self, BlobSource};
-use aos_package::build::{BuildError, BuildOptions, Built, build};
 use aos_package::oci::{
     ArtifactManifest, CONFIG_TYPE, Descriptor, EMPTY as EMPTY_CONFIG, EMPTY_TYPE, LAYER_GZIP_TYPE,
-    MANIFEST_TYPE, Manifest, PackageConfig, host_architecture,
+    MANIFEST_TYPE, Manifest, PackageConfig,
 };
 use aos_package::repository::{AttachError, Attachment, Collected, GcMode, Lease, Repository};
 use aos_package::store::Store;
@@ -15,49 +14,14 @@ use sha2::Digest as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A package of one script.
-pub const SIMPLE: &str = "\
-apiVersion: aos/v1
-kind: Agent
-metadata: { name: web, version: 1.0.0 }
-run: { entrypoint: [ /usr/bin/python3, /app/main.py ] }
-";
-
-/// A directory with these files; a name that ends in `*` is executable.
-pub fn directory(agentfile: &str, files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), "Agentfile", agentfile);
-    for (name, text) in files {
-        write(dir.path(), name, text);
-    }
-    dir
-}
-
+/// Writes a file below a directory.
 pub fn write(dir: &Path, name: &str, text: &str) {
-    let path = dir.join(name.trim_end_matches('*'));
+    let path = dir.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
-    if name.ends_with('*') {
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-}
-
-pub fn options() -> BuildOptions {
-    BuildOptions {
-        source_date_epoch: 0,
-        architecture: host_architecture().to_owned(),
-        scratch: std::env::temp_dir(),
-    }
-}
-
-pub fn try_build(dir: &Path) -> Result<(Built, Vec<u8>), BuildError> {
-    let mut bytes = Vec::new();
-    let built = build(dir, &options(), &mut bytes)?;
-    Ok((built, bytes))
 }
 
 /// The archive of a package of one script.
