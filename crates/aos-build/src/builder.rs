@@ -23,8 +23,8 @@ use aos_core::config::RootKind;
 use aos_core::id::{Digest, PackageName};
 use aos_core::lock::Lockfile;
 use aos_package::repository::{Lease, Repository};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Directories that the launcher makes itself, so that a package's files there are never seen.
@@ -45,6 +45,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) bases: &'a dyn Bases,
     pub(crate) progress: &'a dyn Progress,
     pub(crate) materials: Collected,
+    /// What steps on the host's root depend on; known once one is made.
+    pub(crate) host: OnceLock<Digest>,
     /// Steps that made a layer, and those of them whose layer came from the cache.
     pub(crate) steps: AtomicUsize,
     pub(crate) cached: AtomicUsize,
@@ -186,7 +188,15 @@ impl<'a> Builder<'a> {
         };
         let made = match wanted {
             Wanted::Image(_) => foundations.image(wanted, &found)?,
-            Wanted::Package(_) | Wanted::Dependency { .. } => foundations.package(&found)?.0,
+            Wanted::Package(_) => foundations.package(&found)?.0,
+            Wanted::Dependency { kind, name } => {
+                let (made, agent) = foundations.package(&found)?;
+                if kind.package_kind() != Some(agent.kind) || *name != agent.name {
+                    let reason = format!("{} is {} {}", found.digest, agent.kind, agent.name);
+                    return Err(BuildError::Image { wanted: wanted.to_string(), reason });
+                }
+                made
+            }
         };
         let bytes = made.layers.iter().map(|layer| layer.blob.size).sum();
         self.progress.event(&current.name, Event::Done { bytes, took: current.took() });

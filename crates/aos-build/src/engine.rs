@@ -21,8 +21,8 @@ use aos_core::reference::Reference;
 use aos_package::oci::{CONFIG_TYPE, Descriptor, MANIFEST_TYPE, Manifest, PackageConfig};
 use aos_package::repository::{Lease, Origin, Repository};
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A package that was built.
@@ -83,6 +83,8 @@ impl std::fmt::Debug for Files {
 pub(crate) struct Prepared {
     pub(crate) context: Context,
     pub(crate) agentfile: Agentfile,
+    /// What the Agentfile extends, with digests.
+    pub(crate) parents: Vec<(String, Digest)>,
     pub(crate) lock: Lockfile,
     pub(crate) lease: Lease,
     pub(crate) cache: Cache,
@@ -108,7 +110,7 @@ pub(crate) fn prepare(
     };
     let lease = repository.lease()?;
     let parents = Parents { bases, repository, lease: &lease, lock: &lock };
-    let mut agentfile = load::agentfile(&context, &request.arguments, &parents)?;
+    let load::Loaded { mut agentfile, parents } = load::agentfile(&context, &request.arguments, &parents)?;
     if let Some(name) = &request.name {
         agentfile.metadata.name = name.clone();
     }
@@ -118,7 +120,39 @@ pub(crate) fn prepare(
     let cache = Cache::open(repository).map_err(failed)?;
     let in_use = cache.use_it().map_err(failed)?;
     let digests = FileDigests::load(&cache.files(), &context, options.started);
-    Ok(Prepared { context, agentfile, lock, lease, cache, digests, _in_use: in_use })
+    Ok(Prepared { context, agentfile, parents, lock, lease, cache, digests, _in_use: in_use })
+}
+
+impl Prepared {
+    /// What makes the stages.
+    pub(crate) fn builder<'p>(
+        &'p self,
+        request: &'p Request<'_>,
+        repository: &'p Repository,
+        bases: &'p dyn Bases,
+        progress: &'p dyn Progress,
+    ) -> Builder<'p> {
+        let materials = Collected::default();
+        for (name, digest) in &self.parents {
+            materials.base(name.clone(), *digest);
+        }
+        Builder {
+            context: &self.context,
+            agentfile: &self.agentfile,
+            options: &request.options,
+            lock: &self.lock,
+            repository,
+            lease: &self.lease,
+            cache: &self.cache,
+            digests: &self.digests,
+            bases,
+            progress,
+            materials,
+            host: OnceLock::new(),
+            steps: AtomicUsize::new(0),
+            cached: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// Builds a directory into a package of `repository`, where it gets its name.
@@ -130,21 +164,7 @@ pub fn build(
 ) -> Result<Built, BuildError> {
     let started = Instant::now();
     let prepared = prepare(request, repository, bases)?;
-    let builder = Builder {
-        context: &prepared.context,
-        agentfile: &prepared.agentfile,
-        options: &request.options,
-        lock: &prepared.lock,
-        repository,
-        lease: &prepared.lease,
-        cache: &prepared.cache,
-        digests: &prepared.digests,
-        bases,
-        progress,
-        materials: Collected::default(),
-        steps: AtomicUsize::new(0),
-        cached: AtomicUsize::new(0),
-    };
+    let builder = prepared.builder(request, repository, bases, progress);
     let made = stages(&builder);
     // What was hashed is known to the next build, also when this one fails.
     let saved = prepared.digests.save();

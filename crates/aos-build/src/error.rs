@@ -122,8 +122,8 @@ pub enum BuildError {
         /// What there should be.
         locked: Digest,
     },
-    /// A base image cannot be used.
-    #[error("`{wanted}` cannot be a base: {reason}")]
+    /// An image or package cannot be what it is wanted for.
+    #[error("`{wanted}` cannot be used: {reason}")]
     Image {
         /// The image.
         wanted: String,

@@ -96,6 +96,9 @@ pub(crate) fn write(
     let mut listing = Listing::with_capacity(plan.len());
     let (mut done, mut reported) = (0_u64, 0);
     for planned in plan {
+        if options.cancel.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
         let item = append(&mut writer, &planned, sources, options)?;
         done = done.saturating_add(bytes_of([&item]));
         if done - reported >= REPORT {

@@ -11,6 +11,7 @@ use aos_core::lock::{LOCK_FILE_NAME, LOCK_MAX_BYTES, Lockfile, Source};
 use aos_core::reference::{Location, Reference};
 use aos_package::repository::{Lease, Repository};
 use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -23,38 +24,50 @@ pub(crate) struct Parents<'a> {
     pub(crate) lock: &'a Lockfile,
 }
 
-/// The Agentfile of a context, its arguments substituted.
+/// An Agentfile and what it was made from.
+pub(crate) struct Loaded {
+    /// Its arguments are substituted.
+    pub(crate) agentfile: Agentfile,
+    /// What it extends: files with the digests of their texts, packages with their own.
+    pub(crate) parents: Vec<(String, Digest)>,
+}
+
+/// The Agentfile of a context.
 pub(crate) fn agentfile(
     context: &Context,
     arguments: &Arguments,
     parents: &Parents<'_>,
-) -> Result<Agentfile, BuildError> {
+) -> Result<Loaded, BuildError> {
+    let mut extended = Vec::new();
     let (text, format, origin) = context.agentfile();
     let draft = Draft::parse(text, format, origin)?;
     let mut lineage = Lineage::new(identity(Path::new(origin)), draft);
     while let Some((extends, by)) = lineage.wanted() {
         let (extends, by, origin) = (extends.clone(), by.clone(), by.origin().to_owned());
         let failed = |message: String| BuildError::from(by.error_at("extends", message));
-        match extends {
+        match &extends {
             Extends::Path(path) => {
                 let directory = Path::new(&origin).parent().unwrap_or(Path::new("."));
                 let path = find(directory.join(path)).map_err(failed)?;
                 let text = read(&path).map_err(|reason| failed(format!("`{}`: {reason}", path.display())))?;
                 let name = path.display().to_string();
+                let digest = Digest::from_bytes(Sha256::digest(text.as_bytes()).into());
+                extended.push((format!("extends {extends}"), digest));
                 let format = Format::of_file_name(&name);
                 lineage.push_file(identity(&path), Draft::parse(&text, format, &name)?)?;
             }
             Extends::Package(reference) => {
-                let locked = locked(parents.lock, &reference);
+                let locked = locked(parents.lock, reference);
                 let wanted = Wanted::Package(reference.clone());
                 let found =
                     crate::base::bring(&wanted, locked, parents.bases, parents.repository, parents.lease)?;
                 let (_, config) = parents.repository.package(&found)?;
+                extended.push((format!("extends {reference}"), found.digest));
                 lineage.push_package(reference.with_digest(found.digest), config.agent)?;
             }
         }
     }
-    Ok(lineage.finish(arguments)?)
+    Ok(Loaded { agentfile: lineage.finish(arguments)?, parents: extended })
 }
 
 /// What tells a file from others, whatever it is called.

@@ -9,7 +9,6 @@ use crate::engine::{self, Prepared};
 use crate::error::BuildError;
 use crate::layer::Planned;
 use crate::made::Made;
-use crate::materials::Collected;
 use crate::options::Request;
 use crate::place::Place;
 use crate::progress::{Silent, StepName};
@@ -22,7 +21,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 /// What a build would do.
@@ -135,21 +133,7 @@ struct Sketch {
 /// nothing is made.
 pub fn plan(request: &Request<'_>, repository: &Repository, bases: &dyn Bases) -> Result<Plan, BuildError> {
     let prepared = engine::prepare(request, repository, bases)?;
-    let builder = Builder {
-        context: &prepared.context,
-        agentfile: &prepared.agentfile,
-        options: &request.options,
-        lock: &prepared.lock,
-        repository,
-        lease: &prepared.lease,
-        cache: &prepared.cache,
-        digests: &prepared.digests,
-        bases,
-        progress: &Silent,
-        materials: Collected::default(),
-        steps: AtomicUsize::new(0),
-        cached: AtomicUsize::new(0),
-    };
+    let builder = prepared.builder(request, repository, bases, &Silent);
     let stages = match &prepared.agentfile.build {
         Some(build) => Planner { builder: &builder, build, done: BTreeMap::new() }.stages(&prepared)?,
         None => vec![whole_directory(&builder)?],

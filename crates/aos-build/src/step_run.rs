@@ -2,6 +2,7 @@
 
 use crate::builder::{Builder, Current, RESERVED, step_key};
 use crate::error::BuildError;
+use crate::key::Key;
 use crate::layer::{self, Contents, Planned, Sources, WrittenLayer, bytes_of};
 use crate::made::Made;
 use crate::progress::Event;
@@ -74,10 +75,7 @@ impl Builder<'_> {
             .list(&step.secrets, |key, name| key.text(name.as_str()));
         match made.root {
             RootKind::Own => key.text("own").finish(),
-            RootKind::Host => HOST_STATE
-                .iter()
-                .fold(key.text("host"), |key, path| key.bytes(&std::fs::read(path).unwrap_or_default()))
-                .finish(),
+            RootKind::Host => key.text("host").digest(self.host.get_or_init(host_state)).finish(),
         }
     }
 
@@ -183,7 +181,7 @@ impl Builder<'_> {
 
     /// A cache mount is the same for every build that names its path.
     fn mount(&self, path: &AbsolutePath) -> Result<CacheMount, BuildError> {
-        let name = crate::key::Key::of("mount").text(path.as_str()).finish();
+        let name = Key::of("mount").text(path.as_str()).finish();
         let directory = self.cache.mounts().join(name.hex());
         let made = std::fs::create_dir_all(&directory).and_then(|()| {
             let account = Account::of_process();
@@ -220,6 +218,12 @@ impl Builder<'_> {
         drop_unchanged(&mut plan, before);
         Ok(plan)
     }
+}
+
+/// What of the host a step on its root depends on.
+fn host_state() -> Digest {
+    let read = |path: &&str| std::fs::read(path).unwrap_or_default();
+    Key::of("host").list(&HOST_STATE, |key, path| key.bytes(&read(path))).finish()
 }
 
 fn text(path: &Path) -> Result<Box<str>, BuildError> {

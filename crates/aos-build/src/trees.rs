@@ -82,7 +82,12 @@ impl Trees<'_> {
             // It has another name now, and nothing to remove under this one.
             Ok(()) => drop(temporary.keep()),
             // Another build was as fast.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) =>
+            {
                 temporary.close().map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),

@@ -164,7 +164,7 @@ fn an_image_that_cannot_be_a_base_is_refused() {
     assert_eq!(
         refused(&with, &other),
         format!(
-            "`registry.example/python:3.13` cannot be a base: it is for s390x, expected {}",
+            "`registry.example/python:3.13` cannot be used: it is for s390x, expected {}",
             options().architecture
         )
     );

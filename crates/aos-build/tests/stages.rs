@@ -374,3 +374,46 @@ fn a_plan_says_what_would_be_done() {
     store.build(dir.path()).unwrap();
     assert_eq!(states(&of(dir.path())), [Cached, Setting, Cached, Cached, Cached, Cached]);
 }
+
+#[test]
+fn files_of_a_locked_dependency_are_copied() {
+    let skill = "apiVersion: aos/v1\nkind: Skill\nmetadata: { name: pdf, version: 1.2.0 }\n";
+    let store = store();
+    let pdf = store.build(directory(skill, &[("SKILL.md", "# pdf"), ("scripts/x", "x")]).path()).unwrap();
+    let agentfile = format!(
+        "{}dependencies: [ {{ skill: pdf, version: ^1 }} ]\n",
+        with_build(
+            "host",
+            "{ copy: { package: pdf, from: skill, to: /app/pdf } }, { copy: { from: main.py, to: /app/ } }"
+        )
+    );
+    let dir = directory(&agentfile, &[("main.py", "")]);
+    let error = common::chain(&store.build(dir.path()).unwrap_err());
+    assert!(error.contains("not locked"), "{error}");
+    let lock = |digest: &str| {
+        format!(
+            "version = 1\n\n[[package]]\nkind = \"skill\"\nname = \"pdf\"\nversion = \"1.2.0\"\ndigest = \"{digest}\"\nsource = \"local\"\n"
+        )
+    };
+    write(dir.path(), "Agentfile.lock", &lock(&pdf.digest.to_string()));
+    let built = store.build(dir.path()).unwrap();
+    let root = store.unpack(&built);
+    assert_eq!(
+        paths(root.path()),
+        ["app", "app/main.py", "app/pdf", "app/pdf/SKILL.md", "app/pdf/scripts", "app/pdf/scripts/x"]
+    );
+    assert_eq!(built.agent.dependencies[0].digest, Some(pdf.digest));
+    assert_eq!(
+        (built.materials.bases[0].name.as_str(), built.materials.bases[0].digest),
+        ("skill pdf", pdf.digest)
+    );
+    // Another content under the same name is not taken.
+    write(dir.path(), "Agentfile.lock", &lock(&built.digest.to_string()));
+    let error = common::chain(&store.build(dir.path()).unwrap_err());
+    assert_eq!(error, format!("`skill pdf` cannot be used: {} is Agent web", built.digest));
+    write(dir.path(), "Agentfile.lock", &lock(&format!("sha256:{}", "0".repeat(64))));
+    assert!(common::chain(&store.build(dir.path()).unwrap_err()).contains("cannot get `skill pdf`"));
+    write(dir.path(), "Agentfile.lock", "version = 2\n");
+    let error = common::chain(&store.build(dir.path()).unwrap_err());
+    assert!(error.contains("Agentfile.lock: ") && error.contains("aos lock"), "{error}");
+}
