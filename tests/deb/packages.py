@@ -85,7 +85,8 @@ def build(checks, machine):
     checks.check("both built the same layers", same, rooted.text + plain.text)
     again = aos(machine, "build", "./courier", "--check-reproducible", "--json", user=PUBLISHER)
     checks.succeeds("and the same bytes once more", again, '"reproducible": true')
-    left = machine.sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -e --plan-fd; grep overlay /proc/mounts")
+    launchers = "for p in /proc/[0-9]*; do case $(readlink $p/exe) in */aos-launch) tr '\\0' ' ' < $p/cmdline; echo; esac; done"
+    left = machine.sh(f"({launchers}) | grep plan-fd; grep overlay /proc/mounts")
     checks.check("no process and no mount of a step is left", not left.out.strip(), left.text)
     return second and second["digest"]
 
