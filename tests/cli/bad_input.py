@@ -51,10 +51,26 @@ def agentfiles(checks, ours):
     os.mkfifo(pipe / "Agentfile")
     done = ours.run("build", pipe)
     checks.check("a pipe in the place of the Agentfile is told at once", done.code == 1 and "not a file" in done.err, done.text)
+    locks(checks, ours)
     ours.agent("two")
     ours.file("two/Agentfile.json", "{}")
     done = ours.run("build", ours.place / "two")
     checks.check("two Agentfiles: both are told", done.code == 1 and "Agentfile.json" in done.err, done.text)
+
+
+def locks(checks, ours):
+    """What a stranger's folder has in the place of its lock is neither followed nor waited for."""
+    folder = ours.agent("lock")
+    lock = folder / "Agentfile.lock"
+    secret = ours.file("secret", "root:$y$SECRET:1:\n")
+    lock.symlink_to(secret)
+    done = ours.run("build", folder)
+    checks.check("a link in the place of the lock is not followed", done.code == 1 and "symbolic link" in done.err
+                 and "SECRET" not in done.text, done.text)
+    lock.unlink()
+    os.mkfifo(lock)
+    done = ours.run("build", folder)
+    checks.check("a pipe in the place of the lock is told at once", done.code == 1 and "not a file" in done.err, done.text)
 
 
 def words(checks, ours):

@@ -14,6 +14,7 @@ def section(checks, place, aos):
     at_once(checks, ours)
     files(checks, ours, folder)
     settings(checks, ours)
+    closed(checks, ours)
     agentfiles(checks, ours)
 
 
@@ -78,6 +79,13 @@ def files(checks, ours, folder):
                  nowhere.code == 1 and nowhere.err == "error: the folder /nonexistent does not exist\n", nowhere.text)
     left = sorted(path.name for path in (ours.place / "tmp").iterdir())
     checks.check("no temporary file stays", left == [], left)
+
+
+def closed(checks, ours):
+    """Layers have files that everybody may write: nobody else reaches them where they are unpacked."""
+    trees = list((ours.store / "cache/trees").iterdir())
+    open_ones = [tree for tree in trees if tree.stat().st_mode & 0o077]
+    checks.check("unpacked layers are closed to other users", trees and not open_ones, f"{trees} {open_ones}")
 
 
 def settings(checks, ours):

@@ -75,6 +75,17 @@ def remote(checks, ours, theirs, registry, key):
                  pulled.code == 0 and pulled.json["reference"] == f"{place}:1.0.0" and pulled.json["keys"] == [key], pulled.text)
     by_digest = theirs.run("pull", f"{place}@{pulled.json['digest']}")
     checks.check("pull by digest", by_digest.code == 0, by_digest.text)
+    second = f"{registry.host}/team/second"
+    other_name = theirs.run("pull", f"{second}:1.0.0")
+    checks.check("a good package under another name is status 4, and is not tagged",
+                 other_name.code == 4 and "leads to another package, hello:1.0.0" in other_name.err
+                 and second not in theirs.run("list", "packages").out, other_name.text)
+    exactly = theirs.run("pull", f"{second}@{pulled.json['digest']}")
+    checks.check("its digest says that it is meant", exactly.code == 0, exactly.text)
+    more = "build: { stages: [ { name: app, from: \"%s:1.0.0\", steps: [ { copy: { from: src, to: /app/ } } ] } ] }\n" % place
+    as_image = ours.run("build", ours.agent("asimage", name="asimage", more=more))
+    checks.check("a package is no base image: the policy is not asked for those",
+                 as_image.code != 0 and f"from: aap:{place}:1.0.0" in as_image.err, as_image.text)
     view = theirs.run("inspect", f"{place}:1.0.0", "--remote", "--json")
     checks.check("inspect --remote", view.code == 0 and len(view.json["attachments"]) == 3 and view.json["trust"]["trusted"], view.text)
     missing = theirs.run("pull", f"{place}:9.9.9")

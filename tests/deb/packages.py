@@ -117,6 +117,7 @@ def untrusted(checks, machine, key):
     for what, file in (("unsigned", BARE), ("signed by a stranger", SIGNED)):
         done = aos(machine, "install", file)
         checks.refused(f"agentd refuses what is {what}", done, "is not trusted", TRUST, "aos install --local")
+        checks.check("with exit status 4", done.code == 4, f"exit status {done.code}")
     after = listing(machine)
     checks.check("and keeps nothing of it", before == after, difference(before, after))
 
@@ -145,7 +146,9 @@ def revoked(checks, machine):
     """A key that is revoked refuses the next start, and leaves alone what runs."""
     agent = pid(machine, "courier")
     machine.write(f"{TRUST}/revoked.toml", '[[revoke]]\nkeys = ["publisher.pub"]\nreason = "a test"\n')
-    checks.refused("a restart is refused when the key is revoked", aos(machine, "restart", "courier"), "is revoked")
+    done = aos(machine, "restart", "courier")
+    checks.refused("a restart is refused when the key is revoked", done, "is revoked")
+    checks.check("with exit status 4", done.code == 4, f"exit status {done.code}")
     checks.check("and the agent runs on", pid(machine, "courier") == agent != "0", f"{agent} {pid(machine, 'courier')}")
     checks.succeeds("aos stop", aos(machine, "stop", "courier"))
     checks.refused("a start is refused", aos(machine, "start", "courier"), "is revoked")

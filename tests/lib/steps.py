@@ -58,6 +58,8 @@ STEPS = [
          # Also those that need root, other programs or a Debian mirror. Left out: processes that other tests start,
          # and the one that needs pypi.org.
          bash("AOS_TEST_MIRROR=$(tests/lib/debian-mirror | awk 'NR == 1 { print $2 }'); export AOS_TEST_MIRROR;"
+              # Tests start programs of other crates; nextest makes only those of crates with tests of their own.
+              " cargo build --workspace --locked --quiet --bins --examples --tests;"
               " cargo nextest run --workspace --locked --no-fail-fast --run-ignored all"
               " -E 'not test(/^(importer|starved|builder|pip_installs_through_the_proxy)$/)'"
               " && cargo test --workspace --locked --doc"), 1800,

@@ -29,9 +29,14 @@ impl Failure {
         Self::new(ErrorKind::NotFound, format!("no agent {id}; `aos list` shows all"))
     }
 
-    /// The state or the policy does not allow it.
+    /// The state or polkit does not allow it.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Refused, message)
+    }
+
+    /// The trust policy does not allow the package.
+    pub fn untrusted(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Untrusted, message)
     }
 
     /// Too much is going on.

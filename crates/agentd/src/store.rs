@@ -95,7 +95,7 @@ impl Packages for DiskStore {
             }
             let signatures = trust::signatures_of_store(store.repository(), &package.digest)?;
             let decided = trust.decide(&package.agent, package.digest, &signatures);
-            decided.map(drop).map_err(Failure::refused)
+            decided.map(drop).map_err(Failure::untrusted)
         })
         .await
     }
@@ -124,7 +124,8 @@ fn install_trusted(store: &Store, archive: Archive, trust: &Trust) -> Result<(Pa
         trusted = Some(trust.decide(&archive.package.agent, archive.manifest.digest, &signatures)?);
         Ok(())
     };
-    let imported = store.import_if(archive, admit).map_err(|error| import_failure(&error))?;
+    let imported =
+        store.import_if(archive, admit).map_err(|error| import_failure(&error, ErrorKind::Untrusted))?;
     let (keys, rule) = trusted.map(|trusted| (trusted.keys, trusted.rule.to_string())).unwrap_or_default();
     tracing::info!(
         AOS_PACKAGE = %imported.package.reference(), AOS_DIGEST = %imported.package.digest,
@@ -140,7 +141,9 @@ fn install_local(store: &Store, archive: Archive, uid: u32) -> Result<(PackageRe
         name = Some(trust::local_name(&archive.package.agent)?);
         Ok(())
     };
-    let imported = store.import_if(archive, admit).map_err(|error| import_failure(&error))?;
+    let imported = store
+        .import_if(archive, admit)
+        .map_err(|error| import_failure(&error, ErrorKind::InvalidArgument))?;
     if let Some(name) = name {
         trust::mark_local(store.repository(), &name, &imported.package.digest)?;
     }
@@ -205,13 +208,14 @@ fn remove_failure(error: RemoveError) -> Failure {
     }
 }
 
-fn import_failure(error: &ImportError) -> Failure {
+/// `refused` is what it means that the archive was not admitted.
+fn import_failure(error: &ImportError, refused: ErrorKind) -> Failure {
     let kind = match error {
         ImportError::NoSpace(_) => ErrorKind::NoSpace,
         ImportError::Archive(_) | ImportError::Unpack(_) | ImportError::Unfit(_) => {
             ErrorKind::InvalidArgument
         }
-        ImportError::Refused(_) => ErrorKind::Refused,
+        ImportError::Refused(_) => refused,
         ImportError::Store(_) => ErrorKind::Failed,
     };
     Failure::new(kind, chain(error))

@@ -15,9 +15,10 @@ use aos_package::repository::Repository;
 use aos_package::unpack::{Layer as Packed, Modes, Options as Unpacking, unpack};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -71,9 +72,11 @@ impl Trees<'_> {
             drop(touch(&place, self.now));
             return Ok(path);
         }
-        // Mode 0700 from its making on.
-        let temporary =
-            tempfile::Builder::new().prefix(".new-").tempdir_in(self.cache.trees()).map_err(failed)?;
+        let temporary = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(self.cache.trees())
+            .map_err(failed)?;
         let root = temporary.path().join("tree");
         std::fs::create_dir(&root).map_err(failed)?;
         self.unpack(layers, &root)?;

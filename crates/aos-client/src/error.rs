@@ -9,8 +9,10 @@ pub enum ErrorKind {
     NotFound,
     /// An argument does not parse or is out of bounds.
     InvalidArgument,
-    /// The state or the policy does not allow it: not authorised, agent is running, package in use.
+    /// The state or polkit does not allow it: not authorised, agent is running, package in use.
     Refused,
+    /// The trust policy does not allow the package: not signed, or by nobody whom it trusts.
+    Untrusted,
     /// Another operation is under way, or too many are.
     Busy,
     /// The disk or a quota is full.
@@ -21,10 +23,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables and tests.
-    pub const ALL: [ErrorKind; 6] = [
+    pub const ALL: [ErrorKind; 7] = [
         ErrorKind::NotFound,
         ErrorKind::InvalidArgument,
         ErrorKind::Refused,
+        ErrorKind::Untrusted,
         ErrorKind::Busy,
         ErrorKind::NoSpace,
         ErrorKind::Failed,
@@ -37,6 +40,7 @@ impl ErrorKind {
             ErrorKind::NotFound => "org.aos.Agentd1.Error.NotFound",
             ErrorKind::InvalidArgument => "org.aos.Agentd1.Error.InvalidArgument",
             ErrorKind::Refused => "org.aos.Agentd1.Error.Refused",
+            ErrorKind::Untrusted => "org.aos.Agentd1.Error.Untrusted",
             ErrorKind::Busy => "org.aos.Agentd1.Error.Busy",
             ErrorKind::NoSpace => "org.aos.Agentd1.Error.NoSpace",
             ErrorKind::Failed => "org.aos.Agentd1.Error.Failed",

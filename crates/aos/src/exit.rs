@@ -61,8 +61,12 @@ impl Exit {
 
 /// What the table knows of one cause.
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if let Some(ClientError::Agentd { kind: ErrorKind::NotFound, .. }) = cause.downcast_ref() {
-        return Some(Exit::NotFound);
+    if let Some(ClientError::Agentd { kind, .. }) = cause.downcast_ref() {
+        return match kind {
+            ErrorKind::NotFound => Some(Exit::NotFound),
+            ErrorKind::Untrusted => Some(Exit::Refused),
+            _ => None,
+        };
     }
     if let Some(error) = request(cause) {
         return Some(if error.is_not_found() { Exit::NotFound } else { Exit::Network });
@@ -138,6 +142,19 @@ mod tests {
         assert_eq!((report.summary.as_str(), report.causes), ("cannot sign", vec!["no key x".to_owned()]));
         assert_eq!(report.hints, ["`aos key list`"]);
         assert_eq!(Exit::of(&Error::msg("x")), Exit::Failed);
+    }
+
+    #[test]
+    fn what_the_supervisor_says_has_a_status() {
+        for (kind, exit) in [
+            (ErrorKind::NotFound, Exit::NotFound),
+            (ErrorKind::Untrusted, Exit::Refused),
+            (ErrorKind::Refused, Exit::Failed),
+        ] {
+            let error =
+                Error::from(ClientError::Agentd { kind, message: "m".to_owned() }).context("cannot install");
+            assert_eq!(Exit::of(&error), exit);
+        }
     }
 
     #[test]

@@ -111,6 +111,7 @@ pub(crate) fn scratch() -> Result<TempDir> {
     let place = environment::temporary_directory();
     tempfile::Builder::new()
         .prefix("aos-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .tempdir_in(&place)
         .with_context(|| format!("cannot make a temporary folder in {}", place.display()))
 }

@@ -289,7 +289,7 @@ impl Packages for FakePackages {
 
     async fn check_trust(&self, reference: &PackageRef, _: &Digest) -> Result<(), Failure> {
         match *self.distrusted.lock().unwrap() {
-            true => Err(Failure::refused(format!("{reference} is not trusted"))),
+            true => Err(Failure::untrusted(format!("{reference} is not trusted"))),
             false => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ async fn a_package_that_is_not_trusted_makes_no_agent() {
     let daemon = world.daemon().await;
     world.distrust(true);
     let failure = daemon.run("a", "once").await.unwrap_err();
-    assert_eq!(failure.kind(), ErrorKind::Refused);
+    assert_eq!(failure.kind(), ErrorKind::Untrusted);
     assert!(failure.message().contains("once:1.0.0 is not trusted"), "{failure}");
     assert!(daemon.service.agents().await.is_empty());
     assert_eq!(world.systemd.calls(), [] as [&str; 0]);
@@ -27,9 +27,12 @@ async fn trust_that_is_gone_refuses_the_next_start_and_not_the_run() {
     daemon.run("a", "always").await.unwrap();
     daemon.until_state("a", "running").await;
     world.distrust(true);
-    assert_eq!(daemon.service.restart(&id("a")).await.unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(daemon.service.restart(&id("a")).await.unwrap_err().kind(), ErrorKind::Untrusted);
     assert_eq!(daemon.until_state("a", "running").await.desired, "running", "it goes on");
-    assert_eq!(daemon.service.enable(&id("a"), AtBoot::Start).await.unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(
+        daemon.service.enable(&id("a"), AtBoot::Start).await.unwrap_err().kind(),
+        ErrorKind::Untrusted
+    );
     // A supervisor that starts anew does not stop it either.
     daemon.crash().await;
     let daemon = world.daemon().await;

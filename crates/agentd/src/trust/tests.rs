@@ -99,7 +99,7 @@ async fn what_is_not_trusted_is_not_installed() {
     for (key, says) in attempts {
         bed.allow("web");
         let failure = store.install(bed.archive("1.0.0", key), Source::Elsewhere).await.unwrap_err();
-        assert_eq!(failure.kind(), ErrorKind::Refused);
+        assert_eq!(failure.kind(), ErrorKind::Untrusted);
         assert!(failure.message().contains(says), "{failure}");
         assert!(failure.message().contains("aos install --local"), "{failure}");
         if let Some(key) = key {
@@ -132,7 +132,7 @@ async fn a_signature_is_asked_for_again_at_each_start() {
     let text = fs::read_to_string(&rule).unwrap();
     fs::remove_file(&rule).unwrap();
     let failure = store.check_trust(&reference(), &digest).await.unwrap_err();
-    assert_eq!(failure.kind(), ErrorKind::Refused);
+    assert_eq!(failure.kind(), ErrorKind::Untrusted);
     fs::write(&rule, format!("{text}[[revoke]]\nkeys = [\"key.pub\"]\n")).unwrap();
     let failure = store.check_trust(&reference(), &digest).await.unwrap_err();
     assert!(failure.message().contains("is revoked"), "{failure}");
