@@ -49,6 +49,7 @@ fn text(limits: &UnitLimits) -> String {
         ("CPUQuotaPerSecUSec", limits.cpu_quota_per_sec_usec),
         ("TasksMax", limits.tasks_max),
         ("RuntimeMaxSec", seconds),
+        ("IOWeight", limits.io_weight),
     ]
     .into_iter()
     .filter_map(|(key, limit)| limit.map(|number| format!("{key}={number}\n")))
@@ -64,14 +65,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id: AgentId = "web".parse().unwrap();
         assert!(!is_enabled(dir.path(), &id));
-        let limits =
-            UnitLimits { tasks_max: Some(8), runtime_max_usec: Some(1_500_000), ..UnitLimits::default() };
+        let limits = UnitLimits {
+            tasks_max: Some(8),
+            runtime_max_usec: Some(1_500_000),
+            io_weight: Some(50),
+            ..UnitLimits::default()
+        };
         enable(dir.path(), &id, &limits).unwrap();
         assert!(is_enabled(dir.path(), &id));
         std::fs::write(dir.path().join(".web.new"), "").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
         assert_eq!(all(dir.path()).unwrap(), BTreeSet::from([id.clone()]));
-        assert_eq!(std::fs::read_to_string(dir.path().join("web")).unwrap(), "TasksMax=8\nRuntimeMaxSec=2\n");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("web")).unwrap(),
+            "TasksMax=8\nRuntimeMaxSec=2\nIOWeight=50\n"
+        );
         disable(dir.path(), &id).unwrap();
         disable(dir.path(), &id).unwrap();
         assert!(!is_enabled(dir.path(), &id));

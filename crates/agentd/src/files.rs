@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+/// Names of one file.
+const LINKS_MAX: usize = 10_000;
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}", path.display())]
@@ -56,12 +59,63 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
     sync_folder(folder)
 }
 
+/// Puts the same `bytes` under many names in a folder, durably: one file with many names, and one write of the folder
+/// to the disk. After a crash some names may be there.
+pub fn write_many<'a>(
+    folder: &Path,
+    names: impl Iterator<Item = &'a str>,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), FileError> {
+    let mut source: Option<(PathBuf, usize)> = None;
+    for name in names {
+        let path = folder.join(name);
+        remove(&path)?;
+        match &mut source {
+            // ext4 takes 65,000 names of a file.
+            Some((first, count)) if *count < LINKS_MAX => {
+                std::fs::hard_link(first, &path).map_err(|error| FileError::new("write", &path, error))?;
+                *count += 1;
+            }
+            _ => {
+                write_new(&path, bytes, mode).map_err(|error| FileError::new("write", &path, error))?;
+                source = Some((path, 1));
+            }
+        }
+    }
+    sync_folder(folder)
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut file: std::fs::File = rustix::fs::open(path, flags, Mode::from_raw_mode(mode))?.into();
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Gives a file another name in the same folder, in the place of what has that name. Durable, and it needs no space.
+pub fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
+    std::fs::rename(from, to).map_err(|error| FileError::new("rename", from, error))?;
+    to.parent().map_or(Ok(()), sync_folder)
+}
+
 /// Removes a file; it may be missing. Durable.
 pub fn remove_durably(path: &Path) -> Result<(), FileError> {
     remove(path)?;
     match path.parent() {
         Some(folder) if folder.exists() => sync_folder(folder),
         _ => Ok(()),
+    }
+}
+
+/// Removes files of a folder; each, and the folder, may be missing. Durable, with one write to the disk.
+pub fn remove_many<'a>(folder: &Path, names: impl Iterator<Item = &'a str>) -> Result<(), FileError> {
+    for name in names {
+        remove(&folder.join(name))?;
+    }
+    match sync_folder(folder) {
+        Err(error) if error.is_missing() => Ok(()),
+        synced => synced,
     }
 }
 

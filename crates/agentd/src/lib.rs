@@ -22,12 +22,14 @@
 
 pub mod agent;
 pub mod bus;
+pub mod change;
 pub mod clock;
 pub mod db;
 pub mod enabled;
 pub mod explain;
 pub mod failure;
 pub mod files;
+pub mod forks;
 pub mod logging;
 pub mod notify;
 pub mod packages;
@@ -39,6 +41,7 @@ pub mod systemd;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod trust;
+pub mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;

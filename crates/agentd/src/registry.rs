@@ -2,7 +2,7 @@
 //!
 //! The [`Registry`] is a table of handles behind a lock that is held for look-ups only. Tasks are spawned here,
 //! from the records at the start and for new agents later; a task that ended leaves a dead handle, which is
-//! replaced or skipped. [`Registry::rounds`] is the reconciler's heart: it pokes every agent now and then, so
+//! replaced or skipped. Ids of agents that are being made in several steps are reserved ([`Reserved`]). [`Registry::rounds`] is the reconciler's heart: it pokes every agent now and then, so
 //! that a lost signal costs seconds and not for ever, checks that the database answers, and beats.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,12 @@ use aos_core::id::{AgentId, Digest};
 use aos_core::state::ExitResult;
 use sd_notify::NotifyState;
 
-use crate::agent::{AgentHandle, AgentTask, Command, Context, db_failure};
+use crate::agent::{AgentHandle, AgentTask, Command, Context, db_failure, plan_path};
 use crate::db::{AgentRecord, DbError, End, InvocationId, Spec, Target};
 use crate::enabled;
 use crate::failure::{Failure, chain};
 use crate::files;
+use crate::forks;
 use crate::notify::{self, Heart};
 use crate::packages::Packages;
 use crate::systemd::Systemd;
@@ -32,14 +33,54 @@ const ROUND: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Registry<S, P> {
     context: Arc<Context<S, P>>,
-    agents: Mutex<BTreeMap<AgentId, AgentHandle>>,
+    agents: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    handles: BTreeMap<AgentId, AgentHandle>,
+    /// Nobody else makes agents of these.
+    reserved: BTreeSet<AgentId>,
+}
+
+impl Table {
+    /// Forgets tasks that ended, and counts the others.
+    fn live(&mut self) -> usize {
+        self.handles.retain(|_, handle| !handle.is_gone());
+        self.handles.len()
+    }
+
+    fn is_live(&self, id: &AgentId) -> bool {
+        self.handles.get(id).is_some_and(|handle| !handle.is_gone())
+    }
+}
+
+/// Ids that are kept for agents to come, and count as agents, while it lives.
+#[derive(Debug)]
+pub struct Reserved {
+    table: Arc<Mutex<Table>>,
+    ids: Vec<AgentId>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut table = locked(&self.table);
+        for id in &self.ids {
+            table.reserved.remove(id);
+        }
+    }
+}
+
+fn locked(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    // Nothing in the critical sections can panic half-way; the table is sound even if one did.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Systemd, P: Packages> Registry<S, P> {
     /// No agents yet.
     #[must_use]
     pub fn new(context: Arc<Context<S, P>>) -> Arc<Self> {
-        Arc::new(Self { context, agents: Mutex::new(BTreeMap::new()) })
+        Arc::new(Self { context, agents: Arc::default() })
     }
 
     /// What the tasks share.
@@ -51,17 +92,41 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
     /// Spawns a task for every record. A damaged record is logged and left on the disk; the rest goes on.
     pub async fn load(&self) -> Result<(), DbError> {
         let enabled = self.enabled().await;
+        let mut unread = Vec::new();
         for record in self.context.db.agents().await? {
             match record {
                 Ok(mut record) => {
                     let is_enabled = enabled.contains(&record.id);
                     self.after_boot(&mut record, is_enabled);
-                    self.spawn(record.id.clone(), Some(record), None);
+                    record.plan_stale |= is_enabled && !self.has_plan(&record.id).await;
+                    self.spawn(&mut self.table(), record.id.clone(), Some(record), None);
                 }
-                Err(error) => tracing::error!(%error, "an agent is left out"),
+                Err(error) => {
+                    tracing::error!(%error, "an agent is left out");
+                    unread.push(error);
+                }
             }
         }
+        self.forget_forks(&unread).await;
         Ok(())
+    }
+
+    /// A note of a fork whose agent was never made, or is gone, would hold the parent's layers for ever. One whose
+    /// record cannot be read is not gone.
+    async fn forget_forks(&self, unread: &[DbError]) {
+        let places = self.context.settings.places.clone();
+        let mut known: BTreeSet<AgentId> = self.table().handles.keys().cloned().collect();
+        for error in unread {
+            let DbError::Damaged { agent, .. } = error else {
+                tracing::warn!("notes of forks stay: it is not known which agent cannot be read");
+                return;
+            };
+            known.extend(agent.parse::<AgentId>().ok());
+        }
+        let forget = move || forks::retain(&places, |id| known.contains(id));
+        if let Err(error) = files::blocking("forget forks", forget).await {
+            tracing::error!("notes of forks that are gone cannot be removed: {}", chain(&error));
+        }
     }
 
     /// Waits until every task has looked at its unit once, at most this long: who asks right after the start sees
@@ -88,6 +153,13 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
         })
     }
 
+    /// Whether there is a plan for whoever starts the unit. A crash while one is replaced leaves none.
+    async fn has_plan(&self, id: &AgentId) -> bool {
+        let path = plan_path(&self.context.settings.places, id);
+        // What cannot be looked at is not missing.
+        tokio::fs::try_exists(path).await.unwrap_or(true)
+    }
+
     /// What a new boot does to a record: nothing runs any more, and only what is enabled is wanted.
     fn after_boot(&self, record: &mut AgentRecord, enabled: bool) {
         let Some(run) = &mut record.run else { return };
@@ -106,26 +178,66 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
         }
         record.failures = 0;
         record.retry_at_us = None;
+        // What the boot started from a plan that is about to be renewed goes on with that.
+        if !record.plan_stale {
+            record.in_force = None;
+        }
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<AgentId, AgentHandle>> {
-        // Nothing in the critical sections can panic half-way; the table is sound even if one did.
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        locked(&self.agents)
     }
 
-    fn spawn(&self, id: AgentId, record: Option<AgentRecord>, first: Option<Command>) {
+    fn spawn(&self, table: &mut Table, id: AgentId, record: Option<AgentRecord>, first: Option<Command>) {
+        // Two tasks of one agent would undo each other's work.
+        if table.is_live(&id) {
+            tracing::error!(AOS_AGENT = %id, "an agent that is there is not made again");
+            return;
+        }
         let (handle, ends) = AgentHandle::new(id.clone(), record.clone());
         if let Some(command) = first {
             handle.send_first(command);
         }
         let task = AgentTask::new(id.clone(), Arc::clone(&self.context), ends, record);
-        self.table().insert(id, handle);
+        table.handles.insert(id, handle);
         tokio::spawn(task.run());
+    }
+
+    /// Keeps ids for agents that are being made, all or none: they must be free, and there must be room. Only one
+    /// caller at a time has some.
+    pub fn reserve(&self, ids: &[AgentId]) -> Result<Reserved, Failure> {
+        let most = self.context.settings.limits.max_agents;
+        let mut table = self.table();
+        if !table.reserved.is_empty() {
+            return Err(Failure::busy("other forks are being made; try again when they are there"));
+        }
+        if let Some(id) = ids.iter().find(|id| table.is_live(id)) {
+            return Err(Failure::refused(format!("agent {id} is there already; choose another prefix")));
+        }
+        let there = table.live();
+        if there.saturating_add(ids.len()) > most {
+            return Err(Failure::refused(format!(
+                "there are {there} agents and at most {most} are allowed (max_agents in /etc/aos/agentd.toml)"
+            )));
+        }
+        table.reserved.extend(ids.iter().cloned());
+        Ok(Reserved { table: Arc::clone(&self.agents), ids: ids.to_vec() })
+    }
+
+    /// Tasks for agents whose ids were reserved, and whose records were stored just now.
+    pub fn add(&self, reserved: Reserved, records: Vec<AgentRecord>) {
+        {
+            let mut table = self.table();
+            for record in records {
+                self.spawn(&mut table, record.id.clone(), Some(record), None);
+            }
+        }
+        drop(reserved);
     }
 
     /// The handle of an agent that has a record.
     pub fn get(&self, id: &AgentId) -> Result<AgentHandle, Failure> {
-        let handle = self.table().get(id).cloned();
+        let handle = self.table().handles.get(id).cloned();
         handle.filter(|handle| !handle.is_gone()).ok_or_else(|| Failure::no_agent(id.as_str()))
     }
 
@@ -133,8 +245,8 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
     #[must_use]
     pub fn all(&self) -> Vec<AgentHandle> {
         let mut table = self.table();
-        table.retain(|_, handle| !handle.is_gone());
-        table.values().cloned().collect()
+        table.live();
+        table.handles.values().cloned().collect()
     }
 
     /// Makes or replaces agent `id` and starts it.
@@ -160,16 +272,20 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
         spec: &Spec,
     ) -> Result<Option<tokio::sync::oneshot::Receiver<Result<InvocationId, Failure>>>, Failure> {
         let most = self.context.settings.limits.max_agents;
-        if self.all().len() >= most {
+        let mut table = self.table();
+        if table.is_live(id) {
+            return Ok(None);
+        }
+        if table.reserved.contains(id) {
+            return Err(Failure::busy(format!("agent {id} is being made as a fork; choose another id")));
+        }
+        if table.live().saturating_add(table.reserved.len()) >= most {
             return Err(Failure::refused(format!(
                 "there are {most} agents already (max_agents in /etc/aos/agentd.toml); remove one first"
             )));
         }
-        if self.get(id).is_ok() {
-            return Ok(None);
-        }
         let (reply, answer) = tokio::sync::oneshot::channel();
-        self.spawn(id.clone(), None, Some(Command::Run(Box::new(spec.clone()), reply)));
+        self.spawn(&mut table, id.clone(), None, Some(Command::Run(Box::new(spec.clone()), reply)));
         Ok(Some(answer))
     }
 
@@ -207,7 +323,7 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
 
 impl<S: Systemd, P: Packages> Pokes for Registry<S, P> {
     fn poke(&self, id: &str) {
-        if let Some(handle) = id.parse().ok().and_then(|id: AgentId| self.table().get(&id).cloned()) {
+        if let Some(handle) = id.parse().ok().and_then(|id: AgentId| self.table().handles.get(&id).cloned()) {
             handle.poke();
         }
     }

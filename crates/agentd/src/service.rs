@@ -9,15 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aos_client::{AgentView, PackageView};
+use aos_client::{AgentView, CapabilityView, ChangedView, PackageView};
 use aos_core::capability::CapabilitySet;
 use aos_core::config::Limits;
 use aos_core::id::{AgentId, Digest, PackageRef};
+use aos_sandbox::plan::Outline;
 
-use crate::agent::{AtBoot, Command};
+use crate::agent::change::Changed;
+use crate::agent::{AtBoot, Command, plan_of};
+use crate::change::{Apply, Change, Effect};
 use crate::db::{InvocationId, Removal, Spec};
 use crate::failure::Failure;
-use crate::packages::{Collect, Collected, Packages, Source};
+use crate::packages::{Collect, Collected, Package, Packages, Source};
 use crate::registry::Registry;
 use crate::systemd::Systemd;
 
@@ -55,7 +58,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         &self.registry
     }
 
-    fn packages(&self) -> &Arc<P> {
+    pub(crate) fn packages(&self) -> &Arc<P> {
         &self.registry.context().packages
     }
 
@@ -73,29 +76,25 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         reference: &PackageRef,
         request: RunRequest,
     ) -> Result<InvocationId, Failure> {
-        if RESERVED_IDS.contains(&id.as_str()) {
-            return Err(Failure::invalid(format!("the agent id {id} is reserved; choose another")));
-        }
         let package = self.packages().resolve(reference).await?;
         let _reservation = self.reservations.reserve(package.digest);
         // Reserved now; whether it is still there is asked again when the plan is made.
-        let declared = package.config;
-        let lifecycle = declared.run().map_err(|error| Failure::invalid(error.to_string()))?.lifecycle;
-        let capabilities = match request.capabilities {
-            None => declared.capabilities,
-            Some(narrower) => declared.capabilities.narrow(narrower).map_err(|error| {
-                Failure::refused(format!("{error}; an agent can have no more than its package declares"))
-            })?,
-        };
-        let spec = Spec {
-            reference: package.reference,
-            digest: package.digest,
-            lifecycle,
-            arguments: request.arguments,
-            capabilities,
-            limits: merge(declared.limits, request.limits),
-        };
-        self.registry.run(id, spec).await
+        self.registry.run(id, spec(id, package, request)?).await
+    }
+
+    /// What [`Service::run`] would confine the agent by, without making one.
+    pub async fn plan(
+        &self,
+        id: &AgentId,
+        reference: &PackageRef,
+        request: RunRequest,
+    ) -> Result<Outline, Failure> {
+        // Not reserved: who may only read must not keep a package from being removed.
+        let package = self.packages().resolve(reference).await?;
+        self.packages().check_trust(&package.reference, &package.digest).await?;
+        let spec = spec(id, package, request)?;
+        let plan = plan_of(self.registry.context(), id, &spec).await?;
+        Ok(Outline::of(&plan))
     }
 
     /// Starts an agent.
@@ -113,6 +112,42 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         self.registry.get(id)?.ask(Command::Stop).await
     }
 
+    /// Freezes an agent's processes.
+    pub async fn pause(&self, id: &AgentId) -> Result<(), Failure> {
+        self.registry.get(id)?.ask(Command::Pause).await
+    }
+
+    /// Lets a paused agent go on.
+    pub async fn resume(&self, id: &AgentId) -> Result<(), Failure> {
+        self.registry.get(id)?.ask(Command::Resume).await
+    }
+
+    /// What an agent may do, and what it had that a run which goes on was given.
+    pub fn capabilities(&self, id: &AgentId) -> Result<Vec<CapabilityView>, Failure> {
+        let handle = self.registry.get(id)?;
+        let record = handle.record().ok_or_else(|| Failure::no_agent(id.as_str()))?;
+        let runs = handle.view().is_some_and(|view| view.main_pid.is_some());
+        Ok(crate::change::views(&record, runs))
+    }
+
+    /// Changes what an agent may do; a run for which the change is not in force by itself is then restarted or
+    /// stopped, if that is asked for.
+    pub async fn change(&self, id: &AgentId, change: Change, apply: Apply) -> Result<ChangedView, Failure> {
+        let handle = self.registry.get(id)?;
+        let changed = handle.ask(|reply| Command::Change(Box::new(change), reply)).await?;
+        if changed.in_force.is_none() || changed.effect == Effect::Now {
+            return Ok(crate::change::view(changed));
+        }
+        let (what, ended, effect) = match apply {
+            Apply::NextStart => return Ok(crate::change::view(changed)),
+            Apply::Restart => ("restarted", self.restart(id).await.map(drop), Effect::Restart),
+            Apply::Stop => ("stopped", self.stop(id).await, Effect::Stopped),
+        };
+        let note = format!("the capabilities of agent {id} are changed, but it is not {what}");
+        ended.map_err(|failure| Failure::new(failure.kind(), format!("{note}: {failure}")))?;
+        Ok(crate::change::view(Changed { effect, in_force: None, ..changed }))
+    }
+
     /// Makes an agent start at boot, or not.
     pub async fn enable(&self, id: &AgentId, at_boot: AtBoot) -> Result<(), Failure> {
         self.registry.get(id)?.ask(|reply| Command::Enable(at_boot, reply)).await
@@ -125,10 +160,21 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         Ok(())
     }
 
-    /// One agent, with its memory as it is now.
+    /// One agent, with its memory as it is now and its kind of workspace.
     pub async fn agent(&self, id: &AgentId) -> Result<AgentView, Failure> {
-        let view = self.registry.get(id)?.view().ok_or_else(|| Failure::no_agent(id.as_str()))?;
-        Ok(self.with_memory(view).await)
+        let handle = self.registry.get(id)?;
+        let view = handle.view().ok_or_else(|| Failure::no_agent(id.as_str()))?;
+        let workspace = match handle.record() {
+            Some(record) => self.workspace_of(&record.spec).await,
+            None => None,
+        };
+        Ok(AgentView { workspace, ..self.with_memory(view).await })
+    }
+
+    /// The kind of workspace that a package declares; an agent is shown without its package too.
+    async fn workspace_of(&self, spec: &Spec) -> Option<String> {
+        let package = self.packages().get(&spec.reference, &spec.digest).await.ok()?;
+        package.config.run().ok().map(|run| run.workspace.to_string())
     }
 
     /// All agents, sorted by id.
@@ -190,15 +236,32 @@ impl<S: Systemd, P: Packages> Service<S, P> {
     }
 }
 
+/// What agent `id` is made of when `package` is run as `request` asks.
+fn spec(id: &AgentId, package: Package, request: RunRequest) -> Result<Spec, Failure> {
+    if RESERVED_IDS.contains(&id.as_str()) {
+        return Err(Failure::invalid(format!("the agent id {id} is reserved; choose another")));
+    }
+    let declared = package.config;
+    let lifecycle = declared.run().map_err(|error| Failure::invalid(error.to_string()))?.lifecycle;
+    let capabilities = match request.capabilities {
+        None => declared.capabilities,
+        Some(narrower) => declared.capabilities.narrow(narrower).map_err(|error| {
+            Failure::refused(format!("{error}; an agent can have no more than its package declares"))
+        })?,
+    };
+    Ok(Spec {
+        reference: package.reference,
+        digest: package.digest,
+        lifecycle,
+        arguments: request.arguments,
+        capabilities,
+        limits: merge(declared.limits, request.limits),
+    })
+}
+
 /// The package's limits, with those that were asked for in their place.
 fn merge(package: Limits, asked: Limits) -> Limits {
-    Limits {
-        cpu: asked.cpu.or(package.cpu),
-        memory: asked.memory.or(package.memory),
-        open_files: asked.open_files.or(package.open_files),
-        runtime: asked.runtime.or(package.runtime),
-        tasks: asked.tasks.or(package.tasks),
-    }
+    asked.over(&package)
 }
 
 /// Packages that are about to be used.

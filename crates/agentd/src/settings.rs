@@ -28,6 +28,8 @@ pub struct Places {
     pub state: PathBuf,
     /// `/var/lib/aos-agents`, the workspaces.
     pub workspaces: PathBuf,
+    /// `/var/lib/aos-changes`, what agents changed in transactional workspaces.
+    pub changes: PathBuf,
     /// `/run/aos-agents`, the launchers' reports.
     pub reports: PathBuf,
     /// `/etc/aos/enabled`.
@@ -47,6 +49,7 @@ impl Default for Places {
         Self {
             state: "/var/lib/aos".into(),
             workspaces: "/var/lib/aos-agents".into(),
+            changes: "/var/lib/aos-changes".into(),
             reports: "/run/aos-agents".into(),
             enabled: "/etc/aos/enabled".into(),
             trust: "/etc/aos/trust.d".into(),
@@ -139,6 +142,18 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The supervisor's own memory is bounded, with room for the installs of several users.
+    #[test]
+    fn the_unit_has_memory_for_what_the_limits_allow() {
+        let unit = include_str!("../../../systemd/system/agentd.service");
+        let bound = unit.lines().find_map(|line| line.strip_prefix("MemoryMax=")?.strip_suffix('M')).unwrap();
+        // The window of zstd in `aos_package`.
+        let install_mib = 32;
+        let users = 5;
+        let installs = users * Limits::default().max_installs_per_user;
+        assert!((installs * install_mib..=1024).contains(&bound.parse().unwrap()));
+    }
 
     #[test]
     fn reads_and_refuses() {

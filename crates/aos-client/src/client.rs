@@ -8,12 +8,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aos_core::workspace::Operation;
 use futures_util::{Stream, StreamExt as _};
 
+use crate::capability::{CapabilityView, ChangeOptions, ChangedView};
 use crate::error::ClientError;
 use crate::explanation::Explanation;
 use crate::proxy::{AgentChangedStream, AgentExitedStream, ManagerProxy};
 use crate::view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
+use crate::workspace::{WorkspaceAnswer, spelled};
 
 /// Longest wait for an answer. polkit may ask a person for a password (its own limit is 5 minutes), and a start
 /// may take the unit's 90 s; a call that is older than this is lost.
@@ -90,6 +93,38 @@ impl Client {
         Ok(invocation)
     }
 
+    /// Does something with an agent's transactional workspace.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn workspace(&self, id: &str, operation: &Operation) -> Result<WorkspaceAnswer, ClientError> {
+        let (name, options) = spelled(operation);
+        let (done, file) = self.manager.workspace(id, name, options).await?;
+        Ok(WorkspaceAnswer { done, file: file.into() })
+    }
+
+    /// Makes `count` agents, named after `prefix`, that begin with the files of agent `id`; returns their ids.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn fork(&self, id: &str, count: u32, prefix: &str) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.fork(id, count, prefix).await?)
+    }
+
+    /// What [`Client::run`] would confine the agent by: the JSON of `aos_sandbox::plan::Outline`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn plan(
+        &self,
+        id: &str,
+        reference: &str,
+        args: &[&str],
+        options: RunOptions,
+    ) -> Result<String, ClientError> {
+        Ok(self.manager.plan(id, reference, args, options).await?)
+    }
+
     /// Starts a stopped agent; returns the invocation id.
     ///
     /// # Errors
@@ -112,6 +147,22 @@ impl Client {
     /// See [`ClientError`].
     pub async fn restart(&self, id: &str) -> Result<String, ClientError> {
         Ok(self.manager.restart(id).await?)
+    }
+
+    /// Freezes all processes of an agent and waits until they are.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pause(&self, id: &str) -> Result<(), ClientError> {
+        Ok(self.manager.pause(id).await?)
+    }
+
+    /// Lets a paused agent go on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resume(&self, id: &str) -> Result<(), ClientError> {
+        Ok(self.manager.resume(id).await?)
     }
 
     /// Makes the agent start at boot.
@@ -196,6 +247,33 @@ impl Client {
             .map_err(|error| ClientError::Transport(zbus::Error::Failure(format!("explanation: {error}"))))
     }
 
+    /// What an agent may do, and what the run that goes on was given.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn capabilities(&self, id: &str) -> Result<Vec<CapabilityView>, ClientError> {
+        Ok(self.manager.list_capabilities(id).await?)
+    }
+
+    /// Changes what an agent may do.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn change(
+        &self,
+        id: &str,
+        change: Change,
+        capabilities: &[&str],
+        options: ChangeOptions,
+    ) -> Result<ChangedView, ClientError> {
+        let manager = &self.manager;
+        Ok(match change {
+            Change::Grant => manager.grant_capabilities(id, capabilities, options).await,
+            Change::Narrow => manager.narrow_capabilities(id, capabilities, options).await,
+            Change::Revoke => manager.revoke_capabilities(id, capabilities, options).await,
+        }?)
+    }
+
     /// Version of the running supervisor.
     ///
     /// # Errors
@@ -226,6 +304,17 @@ pub enum Collect {
     DryRun,
     /// Remove it.
     Remove,
+}
+
+/// How what an agent may do is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It gets these too.
+    Grant,
+    /// It keeps exactly these.
+    Narrow,
+    /// It loses these.
+    Revoke,
 }
 
 /// What happens to an agent's files when it is removed.

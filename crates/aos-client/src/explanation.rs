@@ -23,6 +23,9 @@ pub struct Explanation {
     /// What Landlock offers and gave, from the launcher's report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landlock: Option<Landlock>,
+    /// What it may do: what the next start gives it, and what the run that goes on was given.
+    #[serde(default)]
+    pub capabilities: Vec<CapabilityRow>,
     /// What the plan grants, one row for each capability and each thing that the package brings.
     pub grants: Vec<Grant>,
     /// The layers.
@@ -73,6 +76,20 @@ pub struct Landlock {
     pub effective_abi: u32,
     /// Rights of newer ABIs that this kernel does not have.
     pub missing: Vec<String>,
+}
+
+/// One capability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityRow {
+    /// In canonical form.
+    pub capability: String,
+    /// Who holds the agent to it: `kernel: ...`, or `broker`.
+    pub enforced_by: String,
+    /// Whether the next start gives it.
+    pub declared: bool,
+    /// Whether the run that goes on has it; absent when none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<bool>,
 }
 
 /// One thing that is granted.

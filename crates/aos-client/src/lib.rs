@@ -7,15 +7,19 @@
 //! Invariants: nothing of the supervisor's insides is here; every call has a deadline; every call that may
 //! need authorisation carries the flag that lets polkit ask the user.
 
+pub mod capability;
 pub mod client;
 mod error;
 pub mod explanation;
 pub mod names;
 pub mod proxy;
 pub mod view;
+pub mod workspace;
 
-pub use client::{AgentEvent, Client, Collect, EventStream, Workspace};
+pub use capability::{CapabilityView, ChangeOptions, ChangedView};
+pub use client::{AgentEvent, Change, Client, Collect, EventStream, Workspace};
 pub use error::{ClientError, ErrorKind};
 pub use explanation::Explanation;
 pub use view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
+pub use workspace::{WorkspaceAnswer, WorkspaceOptions};
 pub use zbus;

@@ -19,6 +19,8 @@ pub const AGENT_PATH_PREFIX: &str = "/org/aos/Agentd1/agent/";
 pub const ACTION_READ: &str = "org.aos.agentd1.read";
 /// polkit action: starting, stopping, configuring agents.
 pub const ACTION_MANAGE: &str = "org.aos.agentd1.manage";
+/// polkit action: giving an agent capabilities that it does not have, also beyond its package's.
+pub const ACTION_GRANT: &str = "org.aos.agentd1.grant";
 /// polkit action: installing packages that the trust policy trusts, and removing packages.
 pub const ACTION_INSTALL: &str = "org.aos.agentd1.install";
 /// polkit action: installing packages without a signature, as built on this machine.

@@ -1,7 +1,9 @@
 //! The raw proxies: one trait per interface, as introspection shows them. [`crate::Client`] is the comfortable
 //! way to use them.
 
+use crate::capability::{CapabilityView, ChangeOptions, ChangedView};
 use crate::view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
+use crate::workspace::WorkspaceOptions;
 use zbus::{OwnedFd, OwnedObjectPath};
 
 /// `org.aos.Agentd1.Manager`.
@@ -25,6 +27,10 @@ pub trait Manager {
         options: RunOptions,
     ) -> zbus::Result<(OwnedObjectPath, String)>;
 
+    /// What `run` would confine the agent by, as JSON.
+    #[zbus(allow_interactive_auth)]
+    fn plan(&self, id: &str, reference: &str, args: &[&str], options: RunOptions) -> zbus::Result<String>;
+
     /// Starts a stopped agent; returns the invocation id.
     #[zbus(allow_interactive_auth)]
     fn start(&self, id: &str) -> zbus::Result<String>;
@@ -37,6 +43,14 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn restart(&self, id: &str) -> zbus::Result<String>;
 
+    /// Freezes an agent's processes.
+    #[zbus(allow_interactive_auth)]
+    fn pause(&self, id: &str) -> zbus::Result<()>;
+
+    /// Lets a paused agent go on.
+    #[zbus(allow_interactive_auth)]
+    fn resume(&self, id: &str) -> zbus::Result<()>;
+
     /// Makes the agent start at boot.
     #[zbus(allow_interactive_auth)]
     fn enable(&self, id: &str) -> zbus::Result<()>;
@@ -44,6 +58,19 @@ pub trait Manager {
     /// Undoes [`Manager::enable`]; does not stop the agent.
     #[zbus(allow_interactive_auth)]
     fn disable(&self, id: &str) -> zbus::Result<()>;
+
+    /// Does something with the agent's transactional workspace; returns whether it was done, and the answer.
+    #[zbus(allow_interactive_auth)]
+    fn workspace(
+        &self,
+        id: &str,
+        operation: &str,
+        options: WorkspaceOptions,
+    ) -> zbus::Result<(bool, OwnedFd)>;
+
+    /// Makes agents that begin with the files of this one; returns their ids.
+    #[zbus(allow_interactive_auth)]
+    fn fork(&self, id: &str, count: u32, prefix: &str) -> zbus::Result<Vec<String>>;
 
     /// Removes the agent, its account, and its workspace unless it is to be kept.
     #[zbus(allow_interactive_auth)]
@@ -72,6 +99,37 @@ pub trait Manager {
     /// What was asked and what the kernel confirms, as JSON.
     #[zbus(allow_interactive_auth)]
     fn explain(&self, id: &str) -> zbus::Result<String>;
+
+    /// What an agent may do, and what the run that goes on was given.
+    #[zbus(allow_interactive_auth)]
+    fn list_capabilities(&self, id: &str) -> zbus::Result<Vec<CapabilityView>>;
+
+    /// Gives an agent these capabilities too.
+    #[zbus(allow_interactive_auth)]
+    fn grant_capabilities(
+        &self,
+        id: &str,
+        capabilities: &[&str],
+        options: ChangeOptions,
+    ) -> zbus::Result<ChangedView>;
+
+    /// Leaves an agent exactly these capabilities.
+    #[zbus(allow_interactive_auth)]
+    fn narrow_capabilities(
+        &self,
+        id: &str,
+        capabilities: &[&str],
+        options: ChangeOptions,
+    ) -> zbus::Result<ChangedView>;
+
+    /// Takes these capabilities away.
+    #[zbus(allow_interactive_auth)]
+    fn revoke_capabilities(
+        &self,
+        id: &str,
+        capabilities: &[&str],
+        options: ChangeOptions,
+    ) -> zbus::Result<ChangedView>;
 
     /// An agent's state changed.
     #[zbus(signal)]
@@ -105,4 +163,12 @@ pub trait Agent {
     /// Stops the agent.
     #[zbus(allow_interactive_auth)]
     fn stop(&self) -> zbus::Result<()>;
+
+    /// Freezes the agent's processes.
+    #[zbus(allow_interactive_auth)]
+    fn pause(&self) -> zbus::Result<()>;
+
+    /// Lets the paused agent go on.
+    #[zbus(allow_interactive_auth)]
+    fn resume(&self) -> zbus::Result<()>;
 }

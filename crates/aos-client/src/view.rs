@@ -65,6 +65,12 @@ pub struct AgentView {
     /// Capabilities in canonical form.
     #[serde(with = "as_variant")]
     pub capabilities: Vec<String>,
+    /// What the run that goes on was given, when `capabilities` was changed since and is not in force yet.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
+    pub in_force: Option<Vec<String>>,
+    /// `persistent` or `transactional`; absent in lists and signals, and when the package cannot be read.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
+    pub workspace: Option<String>,
     /// What went wrong last, with a hint; absent when nothing did.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -175,6 +181,8 @@ mod tests {
             uid: Some(1_879_113_728),
             user: "aos-hello".into(),
             capabilities: vec!["file_read: /data/**".into()],
+            in_force: None,
+            workspace: None,
             error: None,
         }
     }

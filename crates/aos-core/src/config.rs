@@ -7,14 +7,14 @@
 use crate::capability::CapabilitySet;
 use crate::dependency::{DEPENDENCIES_MAX, DependencyKind, ResolvedDependency};
 use crate::id::{PackageName, PackageRef, Version};
+use crate::macros::word_enum;
 use crate::path::AbsolutePath;
 use crate::port::Port;
-use crate::quantity::{ByteSize, CpuQuota, DurationSpec, OpenFiles, TaskCount};
+use crate::quantity::{ByteSize, CpuQuota, DurationSpec, IoWeight, OpenFiles, TaskCount};
 use crate::text::{Argument, Description, EnvName, EnvValue, LabelName, LabelValue};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::str::FromStr;
 use thiserror::Error;
 
 /// The property of the OCI image config that holds the resolved Agentfile.
@@ -134,46 +134,44 @@ pub enum RootKind {
     Own,
 }
 
-/// How long an agent is meant to run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Lifecycle {
-    /// It ends by itself; an end with status 0 is success.
-    #[default]
-    Oneshot,
-    /// It runs until it is stopped, and is restarted when it fails.
-    Persistent,
-}
-
-impl Lifecycle {
-    /// Each of them.
-    pub const ALL: [Self; 2] = [Self::Oneshot, Self::Persistent];
-
-    /// The word in the Agentfile.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Oneshot => "oneshot",
-            Self::Persistent => "persistent",
-        }
+word_enum! {
+    /// How long an agent is meant to run.
+    Lifecycle, NotALifecycle {
+        /// It ends by itself; an end with status 0 is success.
+        #[default]
+        Oneshot = "oneshot",
+        /// It runs until it is stopped, and is restarted when it fails.
+        Persistent = "persistent",
     }
 }
 
-impl fmt::Display for Lifecycle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+word_enum! {
+    /// What happens to what the agent writes in its workspace.
+    Workspace, NotAWorkspace {
+        /// It stays, as in any directory.
+        #[default]
+        Persistent = "persistent",
+        /// The agent writes to a view of its own; a person commits what was written, or discards it.
+        Transactional = "transactional",
     }
 }
 
-/// A word that is not a lifecycle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("expected oneshot or persistent")]
-pub struct NotALifecycle;
-
-impl FromStr for Lifecycle {
-    type Err = NotALifecycle;
-
-    fn from_str(text: &str) -> Result<Self, NotALifecycle> {
-        Self::ALL.into_iter().find(|lifecycle| lifecycle.as_str() == text).ok_or(NotALifecycle)
+word_enum! {
+    /// What holds the agent in.
+    Isolation, NotAnIsolation {
+        /// The launcher of this system: namespaces, Landlock, seccomp and control groups.
+        #[default]
+        Native = "native",
+        /// An OCI runtime, whichever this machine has.
+        Oci = "oci",
+        /// The OCI runtime crun.
+        OciCrun = "oci:crun",
+        /// The OCI runtime runc.
+        OciRunc = "oci:runc",
+        /// gVisor's runsc: a kernel in user space.
+        Gvisor = "gvisor",
+        /// A virtual machine.
+        Vm = "vm",
     }
 }
 
@@ -217,10 +215,16 @@ pub struct RunConfig {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: Env,
+    /// What holds it in; left out when it is the launcher of this system.
+    #[serde(default, skip_serializing_if = "Isolation::is_default")]
+    pub isolation: Isolation,
     /// How long it is meant to run.
     pub lifecycle: Lifecycle,
     /// The working directory, inside the agent's root.
     pub workdir: AbsolutePath,
+    /// What happens to what it writes in its workspace; left out when that stays.
+    #[serde(default, skip_serializing_if = "Workspace::is_default")]
+    pub workspace: Workspace,
 }
 
 /// Upper bounds that the kernel enforces; `None` means the system's default.
@@ -230,6 +234,12 @@ pub struct Limits {
     /// CPU time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuQuota>,
+    /// Bytes of the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
+    /// The share of the block devices' time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<IoWeight>,
     /// Memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
@@ -242,6 +252,22 @@ pub struct Limits {
     /// Processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TaskCount>,
+}
+
+impl Limits {
+    /// These limits, and those of `under` where there is none here.
+    #[must_use]
+    pub fn over(self, under: &Self) -> Self {
+        Self {
+            cpu: self.cpu.or(under.cpu),
+            disk: self.disk.or(under.disk),
+            io_weight: self.io_weight.or(under.io_weight),
+            memory: self.memory.or(under.memory),
+            open_files: self.open_files.or(under.open_files),
+            runtime: self.runtime.or(under.runtime),
+            tasks: self.tasks.or(under.tasks),
+        }
+    }
 }
 
 /// The resolved Agentfile: everything that a start needs to know of a package.
@@ -416,6 +442,32 @@ mod tests {
         }
     }
 
+    /// Isolation, workspace and the newer limits have their places in the order, and what is not
+    /// written leaves no trace: packages from before keep their bytes.
+    #[test]
+    fn defaults_leave_no_trace() {
+        let before = ResolvedAgent::from_canonical_json(CANONICAL.as_bytes()).unwrap();
+        let run = before.run().unwrap();
+        assert_eq!((run.isolation, run.workspace), (Isolation::Native, Workspace::Persistent));
+        let text = CANONICAL
+            .replace(r#""lifecycle":"#, r#""isolation":"oci:crun","lifecycle":"#)
+            .replace(r#""workdir":"/workspace""#, r#""workdir":"/workspace","workspace":"transactional""#)
+            .replace(r#""memory":"#, r#""disk":"1G","io_weight":50,"memory":"#);
+        let after = ResolvedAgent::from_canonical_json(text.as_bytes()).unwrap();
+        let run = after.run().unwrap();
+        assert_eq!((run.isolation, run.workspace), (Isolation::OciCrun, Workspace::Transactional));
+        assert_eq!(after.limits.clone().over(&before.limits), after.limits);
+        assert_eq!(Limits::default().over(&after.limits), after.limits);
+        assert!(sorted(&serde_json::from_str(&text).unwrap()));
+        for (from, to) in [("oci:crun", "native"), ("transactional", "persistent")] {
+            let written = text.replace(from, to);
+            assert!(matches!(
+                ResolvedAgent::from_canonical_json(written.as_bytes()),
+                Err(ConfigError::NotCanonical)
+            ));
+        }
+    }
+
     #[test]
     fn anything_else_is_refused() {
         for (from, to) in [
@@ -428,7 +480,8 @@ mod tests {
             ("[\"/usr/bin/python3\",\"/app/main.py\"]", "[\"python3\"]"),
             ("\"A\":\"1\"", "\"A=\":\"1\""),
             ("\"A\":\"1\"", "\"A\":\"\\u0000\""),
-            ("listen: 8080", "tool: x"),
+            ("listen: 8080", "tools: x"),
+            ("listen: 8080", "listen: 8080 [max_calls=0]"),
         ] {
             assert!(CANONICAL.contains(from), "{from}");
             let changed = CANONICAL.replace(from, to);

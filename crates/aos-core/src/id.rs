@@ -80,7 +80,7 @@ pub enum IdError {
 }
 
 /// Checks length, alphabet and edges of an ASCII name.
-fn check_name(
+pub(crate) fn check_name(
     what: &'static str,
     text: &str,
     max: usize,

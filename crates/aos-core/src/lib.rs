@@ -24,3 +24,5 @@ pub mod reference;
 pub mod report;
 pub mod state;
 pub mod text;
+pub mod time;
+pub mod workspace;

@@ -44,4 +44,56 @@ macro_rules! is_its_text {
     )* };
 }
 
-pub(crate) use {is_its_text, serde_as_text};
+/// An enum of the words that a person writes, one of them the default: `ALL`, `as_str`, `Display`,
+/// `FromStr` and serde, and the error for a word that is none of them, which names them.
+macro_rules! word_enum {
+    ($(#[$doc:meta])* $name:ident, $error:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant),+
+        }
+
+        impl $name {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            /// Their words, in that order.
+            pub const WORDS: &[&str] = &[$($word),+];
+
+            /// The word in the Agentfile.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+
+            /// True for what holds when nothing is written.
+            pub fn is_default(&self) -> bool {
+                *self == Self::default()
+            }
+        }
+
+        #[doc = concat!("A word that is no [`", stringify!($name), "`].")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+        #[error("expected {}", $crate::quoted::alternatives($name::WORDS))]
+        pub struct $error;
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::ALL.iter().copied().find(|known| known.as_str() == text).ok_or($error)
+            }
+        }
+
+        $crate::macros::serde_as_text!($name);
+    };
+}
+
+pub(crate) use {is_its_text, serde_as_text, word_enum};

@@ -1,6 +1,6 @@
 //! Ports that a package names, and hosts with a port that a build step may reach.
 
-use crate::capability::{Capability, CapabilityError, HostPattern};
+use crate::capability::{CapabilityError, HostError, HostPattern, Right};
 use crate::macros::serde_as_text;
 use crate::quoted::Quoted;
 use std::fmt;
@@ -72,7 +72,7 @@ impl fmt::Display for Port {
 serde_as_text!(Port);
 
 /// A host, or every host of one label more, and a TCP port: `pypi.org:443`, `*.example.org:443`.
-/// The grammar is that of the capability `net`.
+/// The grammar is that of the capability `net`, without addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetTarget {
     /// The host or hosts.
@@ -85,10 +85,10 @@ impl FromStr for NetTarget {
     type Err = CapabilityError;
 
     fn from_str(text: &str) -> Result<Self, CapabilityError> {
-        match Capability::from_parts("net", text)? {
-            Capability::Net(host, port) => Ok(Self { host, port }),
-            // Not reached: the name decides the variant.
-            _ => Err(CapabilityError::Form(text.to_owned())),
+        match Right::from_parts("net", text)? {
+            Right::Net(host, port) => Ok(Self { host, port }),
+            // The name `net` has no third kind of value.
+            _ => Err(CapabilityError::Host(HostError::Address(text.to_owned()))),
         }
     }
 }
@@ -124,9 +124,15 @@ mod tests {
         for good in ["pypi.org:443", "*.example.org:80"] {
             assert_eq!(good.parse::<NetTarget>().unwrap().to_string(), good);
         }
-        for bad in
-            ["", "pypi.org", "pypi.org:0", "https://pypi.org:443", "10.0.0.1:443", "a.org:443\nb.org:443"]
-        {
+        for bad in [
+            "",
+            "pypi.org",
+            "pypi.org:0",
+            "https://pypi.org:443",
+            "10.0.0.1:443",
+            "[::1]:443",
+            "a.org:443\nb.org:443",
+        ] {
             assert!(bad.parse::<NetTarget>().is_err(), "{bad:?}");
         }
     }

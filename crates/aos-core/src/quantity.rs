@@ -14,6 +14,10 @@ pub const CPU_PERCENT_MAX: u32 = 100_000;
 pub const TASKS_MAX: u32 = 4_194_304;
 /// The kernel's default `fs.nr_open`.
 pub const OPEN_FILES_MAX: u32 = 1_048_576;
+/// The greatest `io.weight` of a control group (cgroup-v2.rst, "IO Interface Files").
+pub const IO_WEIGHT_MAX: u32 = 10_000;
+/// Calls that a capability may count: one a second for thirty years.
+pub const CALLS_MAX: u32 = 1_000_000_000;
 /// Ten years; systemd's microseconds in 64 bits hold far more.
 pub const DURATION_MAX_SECONDS: u64 = 3_650 * 86_400;
 
@@ -308,6 +312,19 @@ count!(
     "open file count",
     OPEN_FILES_MAX
 );
+count!(
+    /// The share of the block devices' time that a control group has beside its neighbours, 1 to
+    /// [`IO_WEIGHT_MAX`]; the kernel's default is 100.
+    IoWeight,
+    "I/O weight",
+    IO_WEIGHT_MAX
+);
+count!(
+    /// Uses of a capability, 1 to [`CALLS_MAX`].
+    CallCount,
+    "call count",
+    CALLS_MAX
+);
 
 serde_as_text!(ByteSize);
 serde_as_text!(CpuQuota);
@@ -384,6 +401,10 @@ mod tests {
         assert_eq!("64".parse::<TaskCount>().unwrap().get(), 64);
         for bad in ["", "0", "-1", "064", "4194305", "1e3"] {
             assert!(bad.parse::<TaskCount>().is_err(), "{bad:?}");
+        }
+        assert_eq!("10000".parse::<IoWeight>().unwrap().get(), IO_WEIGHT_MAX);
+        for bad in ["0", "10001", "50%"] {
+            assert!(bad.parse::<IoWeight>().is_err(), "{bad:?}");
         }
         assert!(serde_json::from_str::<TaskCount>("0").is_err());
         assert_eq!(serde_json::to_string(&OpenFiles::new(9).unwrap()).unwrap(), "9");

@@ -15,6 +15,8 @@ pub enum AgentState {
     Starting,
     /// Its entrypoint runs, confined.
     Running,
+    /// Its processes are frozen: they keep what they have and get no processor time.
+    Paused,
     /// Asked to stop, not gone yet.
     Stopping,
     /// Ended well, or was stopped.
@@ -32,6 +34,10 @@ pub enum AgentEvent {
     Start,
     /// The launcher reported that every layer is in force.
     Ready,
+    /// Its processes were frozen.
+    Pause,
+    /// Its processes were thawed.
+    Resume,
     /// A stop was asked for.
     Stop,
     /// The main process ended, or the start was given up, with this result.
@@ -64,10 +70,11 @@ pub struct UnknownWord {
 }
 
 /// Every state, with its word.
-const STATES: [(AgentState, &str); 7] = [
+const STATES: [(AgentState, &str); 8] = [
     (AgentState::Created, "created"),
     (AgentState::Starting, "starting"),
     (AgentState::Running, "running"),
+    (AgentState::Paused, "paused"),
     (AgentState::Stopping, "stopping"),
     (AgentState::Stopped, "stopped"),
     (AgentState::Failed, "failed"),
@@ -83,8 +90,10 @@ impl AgentState {
         match (self, event) {
             (S::Created | S::Stopped | S::Failed, E::Start) => Ok(S::Starting),
             (S::Starting, E::Ready) => Ok(S::Running),
-            (S::Starting | S::Running, E::Stop) => Ok(S::Stopping),
-            (S::Starting | S::Running | S::Stopping, E::Exited { success }) => {
+            (S::Running, E::Pause) => Ok(S::Paused),
+            (S::Paused, E::Resume) => Ok(S::Running),
+            (S::Starting | S::Running | S::Paused, E::Stop) => Ok(S::Stopping),
+            (S::Starting | S::Running | S::Paused | S::Stopping, E::Exited { success }) => {
                 Ok(if success { S::Stopped } else { S::Failed })
             }
             (S::Created | S::Stopped | S::Failed, E::Remove) => Ok(S::Removing),
@@ -94,7 +103,7 @@ impl AgentState {
 
     /// True while a process of the agent may exist.
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+        matches!(self, Self::Starting | Self::Running | Self::Paused | Self::Stopping)
     }
 
     /// The word shown and stored.
@@ -103,6 +112,7 @@ impl AgentState {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -133,6 +143,8 @@ impl fmt::Display for AgentEvent {
         f.write_str(match self {
             Self::Start => "start",
             Self::Ready => "become ready",
+            Self::Pause => "be paused",
+            Self::Resume => "be resumed",
             Self::Stop => "stop",
             Self::Exited { .. } => "exit",
             Self::Remove => "be removed",
@@ -230,21 +242,34 @@ mod tests {
     #[test]
     fn every_pair_is_decided() {
         let (ok, bad) = (AgentEvent::Exited { success: true }, AgentEvent::Exited { success: false });
+        let events = [
+            AgentEvent::Start,
+            AgentEvent::Ready,
+            AgentEvent::Pause,
+            AgentEvent::Resume,
+            AgentEvent::Stop,
+            ok,
+            bad,
+            AgentEvent::Remove,
+        ];
+        let rest = [Some(S::Starting), None, None, None, None, None, None, Some(S::Removing)];
+        let ends = |ready, pause, resume| {
+            let (stopped, failed) = (Some(S::Stopped), Some(S::Failed));
+            [None, ready, pause, resume, Some(S::Stopping), stopped, failed, None]
+        };
+        let mut stopping = ends(None, None, None);
+        stopping[4] = None;
         let table = [
-            (S::Created, [Some(S::Starting), None, None, None, None, Some(S::Removing)]),
-            (
-                S::Starting,
-                [None, Some(S::Running), Some(S::Stopping), Some(S::Stopped), Some(S::Failed), None],
-            ),
-            (S::Running, [None, None, Some(S::Stopping), Some(S::Stopped), Some(S::Failed), None]),
-            (S::Stopping, [None, None, None, Some(S::Stopped), Some(S::Failed), None]),
-            (S::Stopped, [Some(S::Starting), None, None, None, None, Some(S::Removing)]),
-            (S::Failed, [Some(S::Starting), None, None, None, None, Some(S::Removing)]),
-            (S::Removing, [None; 6]),
+            (S::Created, rest),
+            (S::Starting, ends(Some(S::Running), None, None)),
+            (S::Running, ends(None, Some(S::Paused), None)),
+            (S::Paused, ends(None, None, Some(S::Running))),
+            (S::Stopping, stopping),
+            (S::Stopped, rest),
+            (S::Failed, rest),
+            (S::Removing, [None; 8]),
         ];
         for (state, expected) in table {
-            let events =
-                [AgentEvent::Start, AgentEvent::Ready, AgentEvent::Stop, ok, bad, AgentEvent::Remove];
             for (event, next) in events.into_iter().zip(expected) {
                 assert_eq!(state.after(event).ok(), next, "{state} {event}");
             }

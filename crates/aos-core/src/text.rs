@@ -17,6 +17,8 @@ pub const ENV_NAME_MAX: usize = 128;
 pub const ENV_VALUE_MAX: usize = 8 * 1024;
 /// Bytes of one argument; the kernel takes 128 KiB for one string.
 pub const ARGUMENT_MAX: usize = 16 * 1024;
+/// Characters of a secret's name: it is a file's name.
+const SECRET_NAME_MAX: usize = 64;
 
 /// Why a text is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -173,6 +175,33 @@ text_type!(
         good: |_, c| c != '\0',
     }
 );
+
+/// The name of a secret, a file name: 1 to 64 letters, digits, `_`, `-` and inner `.`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretName(String);
+
+/// A text that is not a secret's name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "secret name {} is not valid, expected 1 to {SECRET_NAME_MAX} letters, digits, `_`, `-` and `.`, the first a letter or digit",
+    Quoted(.0)
+)]
+pub struct BadSecretName(String);
+
+impl FromStr for SecretName {
+    type Err = BadSecretName;
+
+    fn from_str(text: &str) -> Result<Self, BadSecretName> {
+        let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        let first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !first || text.len() > SECRET_NAME_MAX || !text.chars().all(good) {
+            return Err(BadSecretName(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+is_its_text!(SecretName);
 
 #[cfg(test)]
 mod tests {

@@ -94,6 +94,47 @@ fn yaml(text: &str) -> Result<Agentfile, String> {
     Agentfile::parse(text, Format::Yaml, "Agentfile").map_err(|error| error.to_string())
 }
 
+/// The ways to write qualifiers mean the same in each format.
+#[test]
+fn qualifiers_in_each_format() {
+    let head = "apiVersion: aos/v1\nkind: Agent\nmetadata: { name: a, version: 1.0.0 }\nrun: { entrypoint: [ /x ] }\n";
+    let lines = |text: &str, format| {
+        Agentfile::parse(text, format, "f").unwrap().resolve().unwrap().capabilities.to_lines()
+    };
+    let expected = "net: a.org:443 [approval=once, max_calls=10, max_bytes=1M, expires=2027-01-31T18:00:00Z]";
+    for written in [
+        "capabilities:\n  - net: a.org:443\n    approval: once\n    max_calls: 10\n    max_bytes: 1M\n    expires: 2027-01-31T18:00:00Z\n",
+        "capabilities: [ { net: 'a.org:443', expires: '2027-01-31T18:00:00Z', max_calls: '10', approval: once, max_bytes: 1048576 } ]",
+        "capabilities:\n  - net: a.org:443 [approval=once, max_calls=10, max_bytes=1M, expires=2027-01-31T18:00:00Z]\n",
+        "capabilities:\n  - 'net: a.org:443 [expires=2027-01-31T18:00:00Z,max_bytes=1M,max_calls=10,approval=once]'\n",
+        "capabilities:\n  - net: a.org:443 [approval=once, max_calls=10]\n    max_bytes: 1M\n    expires: 2027-01-31T18:00:00Z\n",
+    ] {
+        assert_eq!(lines(&format!("{head}{written}"), Format::Yaml), [expected], "{written}");
+    }
+    let head = "apiVersion = 'aos/v1'\nkind = 'Agent'\nmetadata = { name = 'a', version = '1.0.0' }\nrun = { entrypoint = ['/x'] }\n";
+    for expires in ["2027-01-31T18:00:00Z", "'2027-01-31T18:00:00Z'"] {
+        let written = format!(
+            "{head}[[capabilities]]\nnet = 'a.org:443'\nmax_calls = 10\nmax_bytes = '1M'\napproval = 'once'\nexpires = {expires}\n"
+        );
+        assert_eq!(lines(&written, Format::Toml), [expected], "{written}");
+    }
+    let json = r#"{"apiVersion":"aos/v1","kind":"Agent","metadata":{"name":"a","version":"1.0.0"},"run":{"entrypoint":["/x"]},
+        "capabilities":[{"net":"a.org:443","approval":"once","max_calls":10,"max_bytes":"1M","expires":"2027-01-31T18:00:00Z"}]}"#;
+    assert_eq!(lines(json, Format::Json), [expected]);
+}
+
+/// Ten thousand entries are one error, at the list.
+#[test]
+fn a_capability_list_has_a_bound() {
+    let list: Vec<String> = (1..=10_000).map(|port| format!("'listen: {port}'")).collect();
+    let text = format!(
+        "apiVersion: aos/v1\nkind: Agent\nmetadata: {{ name: a, version: 1.0.0 }}\nrun: {{ entrypoint: [ /x ] }}\ncapabilities: [ {} ]",
+        list.join(", ")
+    );
+    let error = Agentfile::parse(&text, Format::Yaml, "f").unwrap_err().to_string();
+    assert_eq!(error, "f:5:15: capabilities: 10000 elements, at most 256 are allowed");
+}
+
 #[test]
 fn the_three_formats_mean_the_same() {
     let resolved = |text, format| -> ResolvedAgent {
@@ -211,7 +252,15 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         (
             "run: { entrypoint: [ /bin/x ], shell: true }",
-            "run.shell: unknown field `shell`, known are entrypoint, env, workdir, lifecycle",
+            "run.shell: unknown field `shell`, known are entrypoint, env, workdir, lifecycle, workspace, isolation",
+        ),
+        (
+            "run: { entrypoint: [ /bin/x ], workspace: overlay }",
+            "run.workspace: expected persistent or transactional",
+        ),
+        (
+            "run: { entrypoint: [ /bin/x ], isolation: docker }",
+            "run.isolation: expected native, oci, oci:crun, oci:runc, gvisor or vm",
         ),
     ] {
         let error = yaml(&minimal(rest)).unwrap_err();
@@ -224,7 +273,13 @@ const WRONG_SECTIONS: &[(&str, &str)] = &[
     ("budget: { tokens: 1 }", "Agentfile:5:1: budget: `budget` is not supported by this version of AOS"),
     ("approval_required: []", "approval_required: `approval_required` is not supported"),
     ("memory: {}", "memory: `memory` is not supported"),
-    ("limits: { disk: 1G }", "Agentfile:5:11: limits.disk: `disk` is not supported"),
+    ("limits: { gpu: 1 }", "Agentfile:5:11: limits.gpu: `gpu` is not supported"),
+    ("limits: { disk: 0 }", "limits.disk: size `0` is out of range"),
+    (
+        "limits: { io_weight: 10001 }",
+        "limits.io_weight: I/O weight `10001` is out of range, allowed is 1 to 10000",
+    ),
+    ("isolation: vm", "isolation: unknown field `isolation`, known are apiVersion"),
     (
         "limits: { memory: 1.5G }",
         "limits.memory: size `1.5G` is not valid, expected bytes or a number with K, M, G or T",
@@ -244,12 +299,26 @@ const WRONG_SECTIONS: &[(&str, &str)] = &[
         "Agentfile:6:5: capabilities[0]: capability `file_read`: pattern `/a/**/b`",
     ),
     (
-        "capabilities:\n  - file_read: /a\n    approval: once",
-        "Agentfile:7:5: capabilities[0].approval: `approval` is not supported",
+        "capabilities:\n  - file_read: /a\n    approval: never",
+        "Agentfile:7:5: capabilities[0].approval: capability `file_read: /a`: qualifier `approval`: expected always, once or plan",
+    ),
+    (
+        "capabilities:\n  - file_read: /a\n    aproval: once",
+        "Agentfile:7:5: capabilities[0].aproval: unknown qualifier `aproval`, known are approval, max_calls, max_bytes, expires",
+    ),
+    (
+        "capabilities:\n  - file_read: /a [max_calls=1]\n    max_calls: 2",
+        "Agentfile:7:5: capabilities[0].max_calls: capability `file_read: /a`: qualifier `max_calls` appears twice",
+    ),
+    ("capabilities:\n  - { max_calls: 2 }", "capabilities[0]: expected one capability"),
+    ("capabilities:\n  - { listen: 1, expires: 1h }", "capabilities[0].expires: capability `listen: 1`"),
+    (
+        "capabilities: [ 'listen: 1', 'listen: 1 [max_calls=2]' ]",
+        "capabilities[1]: capability `listen: 1` appears twice",
     ),
     ("capabilities:\n  - file_read: /a\n    exec: /b", "capabilities[0]: expected one capability"),
     ("capabilities: [ \"file_read: /a\\nexec: /bin/sh\" ]", "U+000A at position 3"),
-    ("capabilities: [ 'inference: fast' ]", "`inference` is not enforced by this version"),
+    ("capabilities: [ 'inference: Fast' ]", "capability `inference`: model alias has `F` at position 1"),
     (
         "capabilities:\n  - net: *.example.org:443",
         "(a value that starts with `*` or `&` is written in quotes)",

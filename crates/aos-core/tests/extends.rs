@@ -10,7 +10,7 @@ use aos_core::agentfile::{
     Agentfile, AgentfileError, Arguments, Draft, EXTENDS_DEPTH_MAX, Extends, Format, Inherited, Lineage,
     Settings,
 };
-use aos_core::config::{Lifecycle, ResolvedAgent, RootKind};
+use aos_core::config::{Isolation, Lifecycle, ResolvedAgent, RootKind, Workspace};
 use aos_core::dependency::DependencyKind;
 use aos_core::lock::{LockedPackage, Lockfile, Source};
 
@@ -191,6 +191,36 @@ fn circles_and_depth() {
     }
     let error = lineage.push_file("9".to_owned(), draft("a", "")).unwrap_err().to_string();
     assert!(error.contains("a file has at most 8 parents"), "{error}");
+}
+
+/// A right that both have is there with the child's qualifiers, at the child's place; what holds a parent
+/// in holds its child in, unless the child says otherwise.
+#[test]
+fn qualifiers_isolation_and_workspace_of_the_child() {
+    let parent = "run: { entrypoint: [ /x ], isolation: vm, workspace: transactional }\ncapabilities: [ 'listen: 1', 'listen: 2 [max_calls=9]', 'listen: 3' ]\nlimits: { disk: 1G, io_weight: 10 }";
+    let child = "extends: ../parent\nrun: { isolation: gvisor }\ncapabilities: [ { listen: 2, max_calls: 3 }, 'listen: 4' ]\nlimits: { disk: 2G }";
+    let file = join(vec![draft("child", child), draft("parent", parent)]).unwrap();
+    assert_eq!(
+        file.capabilities.to_lines(),
+        ["listen: 1", "listen: 2 [max_calls=3]", "listen: 3", "listen: 4"]
+    );
+    for (field, place) in [
+        ("capabilities[1]", "child:6:17: capabilities[0]: x"),
+        ("capabilities[2]", "parent:5:57: capabilities[2]: x"),
+        ("capabilities[3]", "child:6:46: capabilities[1]: x"),
+    ] {
+        assert_eq!(file.error_at(field, "x").to_string(), place);
+    }
+    let refused: Vec<String> = file.not_enforceable().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        refused,
+        [
+            "child:6:17: capabilities[0]: capability `listen: 2 [max_calls=3]`: the kernel cannot count uses, so that `max_calls` needs aos-broker, which this version does not have; remove it"
+        ]
+    );
+    let run = file.run.as_ref().unwrap();
+    assert_eq!((run.isolation, run.workspace), (Isolation::Gvisor, Workspace::Transactional));
+    assert_eq!((file.limits.disk.unwrap().bytes(), file.limits.io_weight.unwrap().get()), (2 << 30, 10));
 }
 
 /// A package as its config has it.

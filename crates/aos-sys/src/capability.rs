@@ -5,9 +5,51 @@ use std::io;
 
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capability_is_in_ambient_set,
+    capability_is_in_bounding_set, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_capabilities_secure_bits,
 };
+
+/// The capability sets of a thread, a bit for each capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sets {
+    /// What survives exec of a program that has it in its own inheritable set.
+    pub inheritable: u64,
+    /// What the thread may take.
+    pub permitted: u64,
+    /// What the thread has.
+    pub effective: u64,
+    /// What a program can gain.
+    pub bounding: u64,
+    /// What survives exec of any program.
+    pub ambient: u64,
+}
+
+/// The sets of the calling thread, as the kernel says.
+pub fn held() -> io::Result<Sets> {
+    let sets = capabilities(None)?;
+    Ok(Sets {
+        inheritable: sets.inheritable.bits(),
+        permitted: sets.permitted.bits(),
+        effective: sets.effective.bits(),
+        bounding: collect(capability_is_in_bounding_set)?,
+        ambient: collect(capability_is_in_ambient_set)?,
+    })
+}
+
+/// The capabilities of which `is_in` holds: the kernel answers `EINVAL` for the first it does not know.
+fn collect(is_in: impl Fn(CapabilitySet) -> rustix::io::Result<bool>) -> io::Result<u64> {
+    let mut set = 0;
+    for number in 0..u64::BITS {
+        match is_in(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(true) => set |= 1 << number,
+            Ok(false) => {}
+            Err(Errno::INVAL) if number > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(set)
+}
 
 /// Locks the secure bits and empties the bounding and ambient sets of the calling thread: no
 /// program that it or its children execute gains a capability. What the thread has, it keeps, and
@@ -37,7 +79,7 @@ pub fn drop_held() -> io::Result<()> {
 }
 
 /// Removes every capability that the kernel knows: it answers `EINVAL` for the first it does not.
-fn empty_bounding_set() -> io::Result<()> {
+pub fn empty_bounding_set() -> io::Result<()> {
     for number in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
             Ok(()) => {}

@@ -22,6 +22,7 @@ pub mod keyring;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+pub mod notify;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

@@ -4,6 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
 use crate::checked;
 
 /// What to switch on for a mount. Nothing is ever switched off: a bind keeps what its source has.
@@ -57,6 +60,23 @@ pub fn set_attributes(mount: impl AsFd, attributes: Attributes, reach: Reach) ->
         userns_fd: 0,
     };
     apply(mount, &attr, reach)
+}
+
+/// Asks whether the calling process may use what a descriptor refers to, by the permissions of the
+/// file and the flags of its mount.
+pub fn access(file: impl AsFd, wanted: Access) -> Result<(), Errno> {
+    // SAFETY: the path is an empty C string and the descriptor is borrowed for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            wanted.bits(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    let failed = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    checked(result).map(drop).map_err(failed)
 }
 
 /// Makes the propagation of a mount private and changes nothing else.

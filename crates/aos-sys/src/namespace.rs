@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::thread::UnshareFlags;
+use rustix::fs::{Mode, OFlags, open, readlinkat_raw};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// Bytes of the longest link below `/proc/self/ns`: a kind's name and 20 digits, with room.
+const LINK_BYTES: usize = 64;
 
 /// The kinds of namespace that a process can leave, in the order in which `/proc` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,22 +77,68 @@ pub enum Inside {
     Same,
     /// Number 0.
     Zero,
+    /// Other numbers than outside: of the user, and of the group.
+    Other(u32, u32),
 }
 
 /// Maps one user and one group of the parent namespace into this one, and nothing else. The calling
 /// process is in a new user namespace, dumpable, and has these very ids outside.
 pub fn map_user(uid: u32, gid: u32, inside: Inside) -> io::Result<()> {
-    let line = |id: u32| match inside {
-        Inside::Same => format!("{id} {id} 1"),
-        Inside::Zero => format!("0 {id} 1"),
+    let (inside_uid, inside_gid) = match inside {
+        Inside::Same => (uid, gid),
+        Inside::Zero => (0, 0),
+        Inside::Other(inside_uid, inside_gid) => (inside_uid, inside_gid),
     };
-    fs::write("/proc/self/uid_map", line(uid))?;
+    fs::write("/proc/self/uid_map", format!("{inside_uid} {uid} 1"))?;
     // A group map written without privilege demands that setgroups(2) is off.
     fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/gid_map", line(gid))
+    fs::write("/proc/self/gid_map", format!("{inside_gid} {gid} 1"))
 }
 
-/// The number by which `/proc` identifies a namespace of the calling process.
-pub fn identifier(kind: Kind) -> io::Result<u64> {
-    fs::metadata(format!("/proc/self/ns/{}", kind.name())).map(|metadata| metadata.ino())
+/// The numbers by which `/proc` identifies the namespaces of the calling process, one for each of
+/// [`Kind::ALL`].
+pub fn identifiers() -> io::Result<[u64; Kind::ALL.len()]> {
+    let directory = open("/proc/self/ns", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut numbers = [0; Kind::ALL.len()];
+    for (number, kind) in numbers.iter_mut().zip(Kind::ALL) {
+        // Of the form `net:[4026531840]`: reading the link needs no inode, unlike looking behind it.
+        let mut space = [MaybeUninit::uninit(); LINK_BYTES];
+        let (text, _) = readlinkat_raw(&directory, kind.name(), &mut space)?;
+        *number = number_of(text).ok_or_else(|| io::Error::other("a namespace's link has no number"))?;
+    }
+    Ok(numbers)
+}
+
+/// Opens the calling process's namespace of a kind, so that another process can [`enter`] it.
+pub fn own(kind: Kind) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{}", kind.name());
+    Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Leaves the calling thread's network namespace for an open one.
+pub fn enter_network(namespace: impl AsFd) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+/// The number in the text of a link below `/proc/self/ns`.
+fn number_of(link: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(link).ok()?;
+    text.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_numbers_are_those_of_the_namespaces_files() {
+        for (kind, number) in Kind::ALL.into_iter().zip(identifiers().unwrap()) {
+            let behind = fs::metadata(format!("/proc/self/ns/{}", kind.name())).unwrap();
+            assert_eq!(number, behind.ino(), "{kind:?}");
+        }
+        for bad in ["", "net", "net:[", "net:[x]", "net:[1"] {
+            assert_eq!(number_of(bad.as_bytes()), None, "{bad}");
+        }
+    }
 }

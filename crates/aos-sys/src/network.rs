@@ -7,17 +7,22 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::checked;
 
+/// `SIOCGIFFLAGS` of linux/sockios.h, whose type differs between C libraries.
+const GET_FLAGS: libc::Ioctl = 0x8913;
+/// `SIOCSIFFLAGS`.
+const SET_FLAGS: libc::Ioctl = 0x8914;
+
 /// Brings `lo` up in the network namespace of the calling thread. The kernel then gives it
 /// 127.0.0.1/8 and, where it has IPv6, ::1/128. Needs `CAP_NET_ADMIN` in that namespace.
 pub fn loopback_up() -> io::Result<()> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut request = loopback_request();
-    interface_call(&socket, libc::SIOCGIFFLAGS, &mut request)?;
+    interface_call(&socket, GET_FLAGS, &mut request)?;
     // SAFETY: the call above made the flags the active member of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     // The flags fit: IFF_UP is 1.
     request.ifr_ifru.ifru_flags = flags | 0x1;
-    interface_call(&socket, libc::SIOCSIFFLAGS, &mut request)
+    interface_call(&socket, SET_FLAGS, &mut request)
 }
 
 /// A request about the interface `lo` with all else zero.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::process::Signal;
 
@@ -26,6 +27,30 @@ pub fn wait() -> io::Result<Signal> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Has SIGIO sent to the calling process when a descriptor becomes readable, and reading from it not
+/// wait. Both are for good, and for all who share the descriptor.
+pub fn when_readable(descriptor: impl AsFd) -> io::Result<()> {
+    let number = descriptor.as_fd().as_raw_fd();
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: no memory is involved; the descriptor is borrowed for the call.
+    checked(unsafe { libc::fcntl(number, libc::F_SETOWN, own) })?;
+    // SAFETY: as above.
+    checked(unsafe { libc::fcntl(number, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// Sends SIGKILL to every other process of the pid namespace whose init the calling one is; an error
+/// if it is none. That there is no other process is no error.
+pub fn kill_all_others() -> io::Result<()> {
+    if !rustix::process::getpid().is_init() {
+        return Err(io::Error::other("only an init ends all others"));
+    }
+    // SAFETY: no memory is involved; -1 means every process but pid 1.
+    match checked(unsafe { libc::kill(-1, libc::SIGKILL) }) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result.map(drop),
     }
 }
 

@@ -3,8 +3,9 @@
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, build, cache, convert, diff, explain, export, gc, generate, import, inspect, install, key, list,
-    lock, logs, packages, pull, push, run, sign, status, store, tag, unpack, verify,
+    agents, backends, build, cache, capability, convert, diff, explain, export, gc, generate, import,
+    inspect, install, key, learn, list, lock, logs, packages, pull, push, run, sign, status, store, tag,
+    unpack, verify, workspace,
 };
 use crate::configure::ConfigureArgs;
 use crate::manual;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Explain(explain::ExplainArgs),
+    Capability(capability::CapabilityArgs),
     /// Start agents
     ///
     /// Starts agents that exist and are stopped. `aos run` creates one.
@@ -48,6 +50,13 @@ pub(crate) enum Command {
     Stop(agents::Ids),
     /// Stop agents and start them again
     Restart(agents::Ids),
+    /// Freeze agents where they are
+    ///
+    /// All processes of the agent stay in memory and get no processor time until `aos resume`. Its time limit goes on
+    /// counting; stopping or restarting it thaws it first.
+    Pause(agents::Ids),
+    /// Let paused agents go on
+    Resume(agents::Ids),
     /// Start agents at every boot
     ///
     /// An enabled agent is started by systemd at boot, whether or not the supervisor runs. This does not start it now.
@@ -58,6 +67,11 @@ pub(crate) enum Command {
     Disable(agents::Ids),
     #[command(visible_alias = "rm")]
     Remove(agents::RemoveArgs),
+    Diff(diff::DiffArgs),
+    Commit(workspace::CommitArgs),
+    Discard(workspace::DiscardArgs),
+    Snapshot(workspace::SnapshotArgs),
+    Fork(workspace::ForkArgs),
     Packages(packages::PackagesArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),
@@ -70,10 +84,11 @@ pub(crate) enum Command {
     Verify(verify::VerifyArgs),
     Key(key::KeyArgs),
     Lock(lock::LockArgs),
-    Diff(diff::DiffArgs),
+    Learn(learn::LearnArgs),
     Gc(gc::GcArgs),
     Cache(cache::CacheArgs),
     Store(store::StoreArgs),
+    Backends(backends::BackendsArgs),
     Convert(convert::ConvertArgs),
     /// Set up this machine: name, time zone, access, network, model provider
     ///

@@ -56,8 +56,9 @@ use tokio::runtime::Runtime;
 use cli::Command;
 use commands::agents::{self, Action};
 use commands::{
-    build, cache, convert, diff, explain, export, gc, generate, import, inspect, install, key, list, lock,
-    logs, packages, pull, push, run, sign, status, store as stores, tag, unpack, verify,
+    backends, build, cache, capability, convert, diff, explain, export, gc, generate, import, inspect,
+    install, key, learn, list, lock, logs, packages, pull, push, run, sign, status, store as stores, tag,
+    unpack, verify, workspace,
 };
 use exit::Exit;
 use output::Output;
@@ -90,9 +91,12 @@ fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Status(args) => wait(status::run(&args, out))?,
         Command::Logs(args) => wait(logs::run(&args, out))?,
         Command::Explain(args) => wait(explain::run(&args, out))?,
+        Command::Capability(args) => wait(capability::run(&args, out))?,
         Command::Start(ids) => wait(agents::run(&ids, Action::Start, out))?,
         Command::Stop(ids) => wait(agents::run(&ids, Action::Stop, out))?,
         Command::Restart(ids) => wait(agents::run(&ids, Action::Restart, out))?,
+        Command::Pause(ids) => wait(agents::run(&ids, Action::Pause, out))?,
+        Command::Resume(ids) => wait(agents::run(&ids, Action::Resume, out))?,
         Command::Enable(ids) => wait(agents::run(&ids, Action::Enable, out))?,
         Command::Disable(ids) => wait(agents::run(&ids, Action::Disable, out))?,
         Command::Remove(args) => wait(agents::remove(&args, out))?,
@@ -108,10 +112,16 @@ fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Verify(args) => wait(verify::run(&args, out))?,
         Command::Key(args) => key::run(&args, out)?,
         Command::Lock(args) => lock::run(&args, out)?,
+        Command::Learn(args) => learn::run(&args, out)?,
         Command::Diff(args) => wait(diff::run(&args, out))?,
+        Command::Commit(args) => wait(workspace::commit(&args, out))?,
+        Command::Discard(args) => wait(workspace::discard(&args, out))?,
+        Command::Snapshot(args) => wait(workspace::snapshot(&args, out))?,
+        Command::Fork(args) => wait(workspace::fork(&args, out))?,
         Command::Gc(args) => wait(gc::run(&args, out))?,
         Command::Cache(args) => cache::run(&args, out)?,
         Command::Store(args) => stores::run(&args, out)?,
+        Command::Backends(args) => backends::run(&args, out)?,
         Command::Convert(args) => convert::run(&args, out)?,
         Command::Configure(args) => configure::run(&args, out)?,
         Command::Completions(args) => generate::completions(&args, out)?,

@@ -46,6 +46,8 @@ const LOCK: (&str, &str) =
     ("Agentfile.lock", "The versions of the dependencies; keep it with the Agentfile.");
 const WORKSPACE: (&str, &str) =
     ("/var/lib/aos-agents/ID", "The workspace of an agent, which it sees as /workspace.");
+const CHANGES: (&str, &str) =
+    ("/var/lib/aos-changes/ID", "What an agent changed in a transactional workspace, and its snapshots.");
 const STORE: (&str, &str) = ("/var/lib/aos/store", "The installed packages: an OCI image layout.");
 
 /// The pages, in the order of the commands.
@@ -78,6 +80,7 @@ pub(crate) const PAGES: &[Page] = &[
         examples: &[
             ("aos run ./examples/sitewatch", "Build the agent in a folder and run it to its end."),
             ("aos run ./watch -- /srv/www", "Pass arguments to the agent."),
+            ("aos run --dry-run ./watch", "Show what would confine it, and start nothing."),
             ("aos run sitewatch:1.0.0 --name www", "Run an installed package as the agent `www`."),
             ("aos run reviewer.aap --detach", "Run a package file in the background; print the agent's id."),
         ],
@@ -155,6 +158,8 @@ pub(crate) const PAGES: &[Page] = &[
     Page {
         command: "diff",
         examples: &[
+            ("aos diff sitewatch", "Show what an agent changed in its transactional workspace."),
+            ("aos diff --patch sitewatch", "The same, with the text of files."),
             ("aos diff watch:1.0.0 watch:1.1.0", "Show what a new version may do, and what it changes."),
             ("aos diff watch:1.0.0 ./watch-1.1.0.aap", "Compare with a file."),
         ],
@@ -239,6 +244,25 @@ pub(crate) const PAGES: &[Page] = &[
         see_also: &["aos-build(1)"],
     },
     Page {
+        command: "learn",
+        examples: &[
+            ("aos learn ./watch -- /srv/www", "Run the agent, and ask about each thing that it lacks."),
+            ("aos learn ./watch --from-nothing --yes --write", "Write the smallest list into the Agentfile."),
+            ("aos learn ./watch --yes --deny /srv/private/** --json", "Learn without asking, for a program."),
+            (
+                "aos learn ./watch --json",
+                "Without a terminal: check that the capabilities suffice, as a CI job does.",
+            ),
+        ],
+        exit: EXIT,
+        files: &[
+            ("/usr/libexec/aos/aos-launch", "The program that confines the agent; AOS_LAUNCH names another."),
+            ("TMPDIR/aos-learn-*", "The package and the workspaces of runs, removed at the end."),
+            USER_STORE,
+        ],
+        see_also: &["aos-build(1)", "aos-run(1)", "aos-explain(1)"],
+    },
+    Page {
         command: "gc",
         examples: &[
             ("aos gc --dry-run", "Say what would be removed."),
@@ -267,6 +291,16 @@ pub(crate) const PAGES: &[Page] = &[
         exit: EXIT,
         files: &[USER_STORE],
         see_also: &["aos-gc(1)"],
+    },
+    Page {
+        command: "backends",
+        examples: &[
+            ("aos backends", "Show which isolation backends work on this machine."),
+            ("aos backends --json | jq -r '.[] | select(.works).name'", "The names of those that work."),
+        ],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-explain(1)", "crun(1)", "runc(8)"],
     },
     Page {
         command: "convert",
@@ -321,6 +355,22 @@ pub(crate) const PAGES: &[Page] = &[
         see_also: &["aos-status(1)", "landlock(7)", "seccomp(2)", "namespaces(7)"],
     },
     Page {
+        command: "capability",
+        examples: &[
+            ("aos capability list sitewatch", "Show what the agent may do, and what of it is in force."),
+            (
+                "aos capability revoke sitewatch exec:/usr/bin/git",
+                "Take a capability away from the next start on.",
+            ),
+            ("aos capability revoke sitewatch --all --stop", "Take all of them away, and stop the agent."),
+            ("aos capability narrow sitewatch file_read:/srv/www/** --now", "Leave it this one; restart it."),
+            ("aos capability grant sitewatch listen:8080 --now", "Give it one more; restart it."),
+        ],
+        exit: EXIT,
+        files: &[("/var/lib/aos/agents/ID/plan.json", "What the next start gives the agent.")],
+        see_also: &["aos-explain(1)", "aos-status(1)", "aos-restart(1)"],
+    },
+    Page {
         command: "start",
         examples: &[("aos start sitewatch", "Start an agent that exists.")],
         exit: EXIT,
@@ -340,6 +390,20 @@ pub(crate) const PAGES: &[Page] = &[
         exit: EXIT,
         files: &[],
         see_also: &["aos-start(1)", "aos-stop(1)"],
+    },
+    Page {
+        command: "pause",
+        examples: &[("aos pause sitewatch", "Freeze an agent; `aos list` shows it as paused.")],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-resume(1)", "systemctl(1)", "systemd.exec(5)"],
+    },
+    Page {
+        command: "resume",
+        examples: &[("aos resume sitewatch", "Let it go on.")],
+        exit: EXIT,
+        files: &[],
+        see_also: &["aos-pause(1)"],
     },
     Page {
         command: "enable",
@@ -365,6 +429,46 @@ pub(crate) const PAGES: &[Page] = &[
         exit: EXIT,
         files: &[WORKSPACE, USER_STORE],
         see_also: &["aos-stop(1)", "aos-packages(1)"],
+    },
+    Page {
+        command: "commit",
+        examples: &[
+            ("aos commit sitewatch", "Keep all that the agent changed."),
+            ("aos commit sitewatch report.md out", "Keep one file and one directory."),
+        ],
+        exit: EXIT,
+        files: &[WORKSPACE, CHANGES],
+        see_also: &["aos-diff(1)", "aos-discard(1)", "aos-snapshot(1)"],
+    },
+    Page {
+        command: "discard",
+        examples: &[
+            ("aos discard sitewatch", "Throw away all that the agent changed."),
+            ("aos discard sitewatch --to 2", "Go back to the second snapshot."),
+        ],
+        exit: EXIT,
+        files: &[WORKSPACE, CHANGES],
+        see_also: &["aos-diff(1)", "aos-commit(1)", "aos-snapshot(1)"],
+    },
+    Page {
+        command: "snapshot",
+        examples: &[
+            ("aos snapshot sitewatch before-the-rewrite", "Freeze what the agent has changed until now."),
+            ("aos snapshot sitewatch --list", "Show the snapshots."),
+        ],
+        exit: EXIT,
+        files: &[CHANGES],
+        see_also: &["aos-discard(1)", "aos-commit(1)", "aos-fork(1)"],
+    },
+    Page {
+        command: "fork",
+        examples: &[
+            ("aos fork sitewatch -n 3 --as try", "Make the agents try-1, try-2 and try-3."),
+            ("aos fork sitewatch", "Make one, sitewatch-fork-1."),
+        ],
+        exit: EXIT,
+        files: &[WORKSPACE, CHANGES],
+        see_also: &["aos-snapshot(1)", "aos-diff(1)", "aos-start(1)"],
     },
     Page {
         command: "packages",

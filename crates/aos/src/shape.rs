@@ -34,6 +34,10 @@ pub(crate) struct Agent<'a> {
     memory_current: Option<u64>,
     capabilities: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
+    in_force: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
@@ -57,7 +61,9 @@ impl<'a> From<&'a AgentView> for Agent<'a> {
             started_at_us: view.started_at_us,
             exited_at_us: view.exited_at_us,
             memory_current: view.memory_current,
+            workspace: view.workspace.as_deref(),
             capabilities: &view.capabilities,
+            in_force: view.in_force.as_deref(),
             error: view.error.as_deref(),
         }
     }

@@ -186,6 +186,43 @@ fn a_package_that_could_not_run_here_is_built_with_a_warning() {
 }
 
 #[test]
+fn a_dry_run_needs_no_machine_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited =
+        "capabilities: [ 'file_read: /srv/**', 'listen: 8080' ]\nlimits: { memory: 64M, tasks: 8 }\n";
+    agent(folder.path(), &format!("{GOOD}{limited}"));
+    let (status, shown, said) =
+        run_in(folder.path(), &["run", "--dry-run", ".", "--memory", "1M", "--", "x y"]);
+    assert_eq!(status, 0, "{said}");
+    for line in [
+        "hello would run /usr/bin/python3 /app/main.py x y in /workspace",
+        "/srv, read only, nothing executed",
+        "8080  listen  listen: 8080",
+        "seccomp: policy agent-v1 in ",
+        "unit aos-agent@hello.service: MemoryMax 1048576, TasksMax 10",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    let (_, shown, _) = run_in(folder.path(), &["run", "--dry-run", "--json", "--name", "www", "."]);
+    let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&value["agent"], &value["unit"][0]["value"]), (&"www".into(), &(64 << 20).into()));
+    // One of the user's store, by its name.
+    let (status, _, said) = run_in(folder.path(), &["run", "--dry-run", "hello"]);
+    assert_eq!(status, 0, "{said}");
+    let (status, _, said) = run_in(folder.path(), &["run", "--dry-run", "nobody"]);
+    assert_eq!(status, 125);
+    assert!(said.contains("no package nobody is installed, or in your store"), "{said}");
+    agent(folder.path(), &format!("{GOOD}capabilities: [ 'file_read: /etc/aos/**' ]\n"));
+    let (status, shown, said) = run_in(folder.path(), &["run", "--dry-run", "."]);
+    assert_eq!((status, shown.as_str()), (125, ""));
+    assert!(said.contains("cannot run as hello") && said.contains("/etc/aos"), "{said}");
+    for wrong in [&["run", ".", "--json"][..], &["run", ".", "--dry-run", "--detach"]] {
+        assert_eq!(run_in(folder.path(), wrong).0, 2, "{wrong:?}");
+    }
+    tidy(folder);
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let script =
         format!("{} --help | true; echo ${{PIPESTATUS[0]}}", assert_cmd::cargo::cargo_bin!("aos").display());
@@ -219,7 +256,7 @@ fn the_tab_key_completes_commands() {
     let output = aos().env("AOS_COMPLETE", "fish").args(["--", "aos", "re"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let words: Vec<&str> = text.lines().filter_map(|line| line.split('\t').next()).collect();
-    assert_eq!(words, ["restart", "remove"]);
+    assert_eq!(words, ["restart", "resume", "remove"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the failure report of a test")]
 #![expect(clippy::disallowed_methods, reason = "the tests start the program and prepare its environment")]
 
+mod control;
 mod machine;
 
 use std::io::{BufRead, BufReader, Read};

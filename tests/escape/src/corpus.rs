@@ -74,6 +74,24 @@ pub const LIMITS: [(&str, &str); 10] = [
     ("48-60", "The proxy does not exist in this version; `net:` is refused at the start."),
 ];
 
+/// What differs in gVisor, whose kernel has no Landlock and files of its own in `/proc`, `/sys` and `/dev`: the
+/// attempts that end otherwise there, and how. None of them reaches anything outside that kernel. A run in
+/// gVisor demands every line of this table, and that everything else is refused.
+pub const IN_GVISOR: [(&str, &str); 12] = [
+    ("reach the host's root through /proc", "reads the empty environment of its own init, and no further"),
+    ("make device nodes", "makes a node that opens nothing"),
+    ("open devices of the host", "opens /dev/fuse of its own kernel, which cannot be mounted"),
+    ("fill /tmp and /dev/shm: bytes and files", "bytes are bounded; files only by memory"),
+    ("hand denied programs to the loader", "they are not there"),
+    ("execute from memory", "refused; sealed files in memory do not exist"),
+    ("trace, read and rob processes", "refused; process descriptors do not exist"),
+    ("look at processes outside", "sees its own init"),
+    ("real-time priority, negative nice", "sets a nice value that has no effect outside"),
+    ("leave the control group", "sees /sys/fs/cgroup of its own kernel"),
+    ("bind undeclared ports", "binds ports of its own loopback, which nothing else reaches"),
+    ("make a socket where another agent writes too", "makes a socket that exists in its own kernel only"),
+];
+
 const FILE: Expected = Expected::Refused(&[libc::ENOENT, libc::EACCES]);
 const DENIED: Expected = Expected::Refused(&[libc::EPERM]);
 const ACCESS: Expected = Expected::Refused(&[libc::EACCES]);

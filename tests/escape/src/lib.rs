@@ -7,10 +7,13 @@
 //! - [`runner`]: prepares a host with secrets, sockets and neighbours, derives a plan with the real
 //!   `aos_sandbox`, starts the real `aos-launch`, and judges.
 //!
+//! [`lacking`] is no part of it: with it, tests take something away from the launcher's kernel.
+//!
 //! Each attempt runs in a process of its own, since some are killed.
 
 pub mod attempts;
 pub mod corpus;
+pub mod lacking;
 pub mod outcome;
 mod raw;
 pub mod runner;

@@ -25,6 +25,12 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// Whether it was refused at all, in whatever way.
+    pub fn is_refusal(outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Refused(errors) if !errors.is_empty())
+            || matches!(outcome, Outcome::Killed(_))
+    }
+
     /// Whether the outcome is the expected one.
     pub fn is_met_by(self, outcome: &Outcome) -> bool {
         match (self, outcome) {

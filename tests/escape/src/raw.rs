@@ -5,6 +5,7 @@
 )]
 
 use std::ffi::CStr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// A system call by number. The caller passes pointers only to memory that outlives the call.
 pub(crate) fn call(number: libc::c_long, arguments: [usize; 6]) -> Result<usize, i32> {
@@ -84,4 +85,46 @@ pub(crate) fn wait(pid: i32) -> Result<i32, i32> {
 pub(crate) fn abort() -> ! {
     // SAFETY: ends the process.
     unsafe { libc::abort() }
+}
+
+/// Adds a seccomp filter to the calling thread.
+pub(crate) fn filter(steps: &[libc::sock_filter]) -> std::io::Result<()> {
+    add_filter(steps, 0).map(drop)
+}
+
+/// Adds a filter that asks; what it asks is read from the descriptor.
+pub(crate) fn asking_filter(steps: &[libc::sock_filter]) -> std::io::Result<OwnedFd> {
+    let number = add_filter(steps, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    let number = i32::try_from(number).map_err(std::io::Error::other)?;
+    // SAFETY: the kernel has just made the descriptor, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn add_filter(steps: &[libc::sock_filter], flags: libc::c_ulong) -> std::io::Result<usize> {
+    let length = u16::try_from(steps.len()).map_err(std::io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: steps.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies the program, which is valid for reading, during the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+    };
+    usize::try_from(result).map_err(|_| std::io::Error::last_os_error())
+}
+
+/// Answers one question of an asking filter with a result.
+pub(crate) fn answer(listener: &OwnedFd, result: i64) -> std::io::Result<()> {
+    // SAFETY: a structure of numbers, for which zeros are valid; the kernel demands zeros.
+    let mut question: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp) of linux/seccomp.h.
+    const RECEIVE: libc::c_ulong = 0xc050_2100;
+    const SEND: libc::c_ulong = 0xc018_2101;
+    // SAFETY: the kernel writes one structure, which is exclusively borrowed.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, std::ptr::from_mut(&mut question)) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let mut answer = libc::seccomp_notif_resp { id: question.id, val: result, error: 0, flags: 0 };
+    // SAFETY: the kernel reads one structure.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SEND, std::ptr::from_mut(&mut answer)) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
 }

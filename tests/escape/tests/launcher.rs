@@ -182,6 +182,44 @@ fn grants_that_cannot_be_had_name_the_capability() {
 }
 
 #[test]
+fn sockets_pipes_and_devices_are_no_grants() {
+    let place = Place::new();
+    let _socket = std::os::unix::net::UnixListener::bind(place.path("data/socket")).unwrap();
+    let make = ["-c", "mkfifo \"$0/pipe\" && mknod \"$0/device\" c 1 3"];
+    assert!(Command::new("/bin/sh").args(make).arg(place.path("data")).status().unwrap().success());
+    for (name, is) in [("socket", "a socket"), ("pipe", "a pipe"), ("device", "a device")] {
+        for right in ["file_read", "file_write", "exec"] {
+            let grant = format!("{right}: {}", place.path("data").join(name).display());
+            let output = place.run(&place.plan("", std::slice::from_ref(&grant)));
+            assert_fails(&output, 226, &format!("capability `{grant}`: {}", place.path("data").display()));
+            assert!(error(&output).contains(&format!("{name} is {is};")), "{}", error(&output));
+        }
+    }
+}
+
+/// What serves several directories of `/etc` at once is never the source of a grant.
+#[test]
+fn a_grant_in_etc_shows_nothing_beside_it() {
+    let place = Place::new();
+    for grant in
+        ["file_read: /etc/alternatives/**", "exec: /etc/alternatives/**", "file_read: /etc/ssl/certs/**"]
+    {
+        let folder = grant.split_once(": ").unwrap().1.trim_end_matches("/**");
+        let script =
+            format!("import os; print(*sorted(os.listdir('{folder}')), *os.listdir('/'), sep='\\n')");
+        let output = place.run(&place.plan(&script, &[grant.to_owned()]));
+        let inside = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            !inside.lines().any(|name| ["passwd", "hosts", "shadow"].contains(&name)),
+            "{grant}: {inside}"
+        );
+        assert!(!inside.contains(".union"), "{inside}");
+        let count = fs::read_dir(folder).unwrap().count();
+        assert!(inside.lines().count() >= count && count > 0, "{grant}: {inside}");
+    }
+}
+
+#[test]
 fn programs_that_cannot_be_had_are_named() {
     let place = Place::new();
     let absent = place.plan_of(&["/app/absent"], &[]);

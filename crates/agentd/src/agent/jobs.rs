@@ -27,6 +27,13 @@ pub(super) struct Pending {
     before: Option<InvocationId>,
 }
 
+impl Pending {
+    /// A job that is no start.
+    pub(super) fn new(job: Job, deadline: Instant) -> Self {
+        Self { end: job.end, deadline, before: None }
+    }
+}
+
 /// How the wait for a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JobEnd {
@@ -58,7 +65,11 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         let before = record.run.as_ref().map(|run| run.invocation.clone());
         let is_asked = std::mem::take(&mut self.start_asked);
         self.change(|record| record.retry_at_us = None).await?;
-        match self.launch(&spec).await {
+        let launched = match self.forget_frozen().await {
+            Ok(()) => self.launch(&spec).await,
+            Err(failure) => Err(failure),
+        };
+        match launched {
             Ok(Job { end }) => {
                 self.starting = Some(Pending { end, deadline: Instant::now() + START_DEADLINE, before });
                 Ok(())
@@ -123,6 +134,9 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             }
             (JobEnd::Result(JobResult::Timeout), None) => "it was not ready in time".to_owned(),
             (JobEnd::Result(JobResult::Canceled), None) => "the start was cancelled".to_owned(),
+            (JobEnd::Result(JobResult::Frozen), None) => {
+                "systemd holds it to be frozen (systemctl thaw aos.slice aos-default.slice)".to_owned()
+            }
             (JobEnd::Result(_), None) => "systemd could not start its unit".to_owned(),
         };
         let text = format!("agent {} did not start: {why}", self.id);
@@ -136,10 +150,35 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             // Its end counts as a failure, as with systemd's RuntimeMaxSec=.
             self.ran_too_long = true;
         }
-        let job = self.context.systemd.stop(&self.id).await.map_err(|error| Failure::failed(&error))?;
+        let job = match self.stop_job().await {
+            Ok(job) => job,
+            Err(failure) => {
+                self.stop_refused(&failure);
+                return Err(failure);
+            }
+        };
         self.stopping =
             Some(Pending { end: job.end, deadline: Instant::now() + STOP_DEADLINE, before: None });
         Ok(())
+    }
+
+    /// systemd did not take the stop job. A stop is tried again for as long as it is wanted; a restart is given up.
+    fn stop_refused(&mut self, failure: &Failure) {
+        let is_restart = self.restart.is_some() && self.stop_waiters.is_empty();
+        self.answer_stop(failure);
+        if let Some(record) = self.record.as_mut().filter(|_| is_restart) {
+            record.target = Target::Run;
+        }
+    }
+
+    /// Whoever waits for a stop hears why there is none.
+    fn answer_stop(&mut self, failure: &Failure) {
+        for waiter in std::mem::take(&mut self.stop_waiters) {
+            self.answer(waiter, Err(failure.clone()));
+        }
+        if let Some(restart) = self.restart.take() {
+            self.answer(restart, Err(failure.clone()));
+        }
     }
 
     /// The stop job ended. At rest, [`AgentTask::reconcile`] answers those who wait; else they hear why not.
@@ -157,12 +196,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         let text =
             format!("agent {}: {why}; systemctl status {unit}; systemctl kill -s KILL {unit}", self.id);
         let failure = Failure::new(ErrorKind::Failed, text);
-        for waiter in std::mem::take(&mut self.stop_waiters) {
-            self.answer(waiter, Err(failure.clone()));
-        }
-        if let Some(restart) = self.restart.take() {
-            self.answer(restart, Err(failure.clone()));
-        }
+        self.answer_stop(&failure);
         if let Err(error) = self.change(|record| record.error = Some(failure.message().to_owned())).await {
             self.trouble(&error);
         }

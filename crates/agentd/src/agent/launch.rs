@@ -7,19 +7,22 @@ use std::sync::Arc;
 
 use aos_core::id::AgentId;
 use aos_core::path::AbsolutePath;
-use aos_sandbox::plan::{PlanInput, SandboxPlan, UnitLimits, derive};
+use aos_sandbox::plan::workspace::Transaction;
+use aos_sandbox::plan::{PlanInput, SandboxPlan, UnitLimits, derive, derive_transaction};
 
 use super::task::db_failure;
+use super::workspace::is_transactional;
 use super::{AgentTask, Context};
 use crate::db::{Spec, Target};
 use crate::failure::Failure;
 use crate::files::{self, FileError};
+use crate::forks;
 use crate::packages::{Package, Packages};
 use crate::settings::Places;
 use crate::systemd::Systemd;
 
 /// The plan's mode: root reads it for the unit as a credential; nobody else but the supervisor needs it.
-const PLAN_MODE: u32 = 0o640;
+pub(super) const PLAN_MODE: u32 = 0o640;
 /// The folders of plans are the supervisor's.
 const FOLDER_MODE: u32 = 0o700;
 
@@ -31,6 +34,11 @@ pub(super) fn agent_folder(places: &Places, id: &AgentId) -> PathBuf {
 /// The agent's plan file.
 pub(crate) fn plan_path(places: &Places, id: &AgentId) -> PathBuf {
     agent_folder(places, id).join("plan.json")
+}
+
+/// The plan that a run which goes on was started with, when the agent's plan file is a newer one.
+pub(crate) fn plan_in_force_path(places: &Places, id: &AgentId) -> PathBuf {
+    agent_folder(places, id).join("plan-in-force.json")
 }
 
 /// Derives the plan of an agent that is made of `spec` and `package`: the package's declaration with the
@@ -47,15 +55,25 @@ pub fn derive_plan(
     let entries =
         aos_sandbox::rootfs::scan(package.rootfs.as_path()).map_err(|error| Failure::failed(&error))?;
     let workspace = workspace(places, id)?;
-    derive(&PlanInput {
+    let input = PlanInput {
         agent: &declared,
         id,
         arguments: &spec.arguments,
         rootfs: &package.rootfs,
         entries: &entries,
         workspace: &workspace,
-    })
-    .map_err(|error| Failure::refused(error.to_string()))
+    };
+    let plan = if is_transactional(&declared) {
+        let (lower, changes) = (forks::lower(places, id)?, forks::changes(places, id)?);
+        derive_transaction(&input, &Transaction { lower: &lower.layers, changes: &changes })
+    } else if forks::read(places, id).map_err(file_failure)?.is_some() {
+        return Err(Failure::refused(format!(
+            "agent {id} is a fork, whose package needs `run.workspace: transactional`; remove the agent first"
+        )));
+    } else {
+        derive(&input)
+    };
+    plan.map_err(|error| Failure::refused(error.to_string()))
 }
 
 fn workspace(places: &Places, id: &AgentId) -> Result<AbsolutePath, Failure> {
@@ -68,17 +86,26 @@ fn workspace(places: &Places, id: &AgentId) -> Result<AbsolutePath, Failure> {
 pub(super) fn write_plan(path: &Path, plan: &SandboxPlan) -> Result<(), FileError> {
     let bytes = plan.to_json().map_err(|error| FileError::new("write", path, io::Error::other(error)))?;
     if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(folder)
-            .map_err(|error| FileError::new("make", folder, error))?;
+        make_folder(folder)?;
     }
     files::write_atomic(path, &bytes, PLAN_MODE)
 }
 
+fn make_folder(folder: &Path) -> Result<(), FileError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER_MODE)
+        .create(folder)
+        .map_err(|error| FileError::new("make", folder, error))
+}
+
+/// Makes the folder of an agent's files.
+pub(super) fn make_agent_folder(places: &Places, id: &AgentId) -> Result<(), FileError> {
+    make_folder(&agent_folder(places, id))
+}
+
 /// Derives the plan on a blocking thread.
-pub(super) async fn plan_of<S, P: Packages>(
+pub(crate) async fn plan_of<S, P: Packages>(
     context: &Arc<Context<S, P>>,
     id: &AgentId,
     spec: &Spec,
@@ -92,16 +119,19 @@ pub(super) async fn plan_of<S, P: Packages>(
 
 impl<S: Systemd, P: Packages> AgentTask<S, P> {
     /// Everything before the start job: plan, limits, a clean unit. Returns the queued job.
-    pub(super) async fn launch(&self, spec: &Spec) -> Result<crate::systemd::Job, Failure> {
-        let (id, systemd) = (&self.id, &self.context.systemd);
+    pub(super) async fn launch(&mut self, spec: &Spec) -> Result<crate::systemd::Job, Failure> {
+        let before = self.sight();
         self.check_trust(spec).await?;
-        let plan = plan_of(&self.context, id, spec).await?;
+        self.end_cut_short().await?;
+        let plan = plan_of(&self.context, &self.id, spec).await?;
         let limits = plan.unit;
-        let path = plan_path(&self.context.settings.places, id);
+        let path = plan_path(&self.context.settings.places, &self.id);
         files::blocking("write the plan", move || write_plan(&path, &plan)).await.map_err(file_failure)?;
+        self.plan_is_written(&before).await?;
+        let (id, systemd) = (&self.id, &self.context.systemd);
         let failed = |error: crate::systemd::SystemdError| Failure::failed(&error);
         systemd.reset_failed(id).await.map_err(failed)?;
-        systemd.limit(id, &limits).await.map_err(failed)?;
+        systemd.limit(id, &limits, &self.seen.limits).await.map_err(failed)?;
         systemd.start(id).await.map_err(failed)
     }
 }
@@ -119,7 +149,12 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         if !self.seen.has(&limits) {
             let _permit = self.context.limiting.acquire().await.map_err(|error| Failure::failed(&error))?;
             tracing::info!(AOS_AGENT = %self.id, "setting its limits");
-            self.context.systemd.limit(&self.id, &limits).await.map_err(|error| Failure::failed(&error))?;
+            let had = self.seen.limits;
+            self.context
+                .systemd
+                .limit(&self.id, &limits, &had)
+                .await
+                .map_err(|error| Failure::failed(&error))?;
         }
         self.limits_checked = true;
         Ok(())

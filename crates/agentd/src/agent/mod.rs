@@ -5,31 +5,38 @@
 //! bounded mailbox (a full mailbox is "busy", never a wait), pokes it (pokes coalesce), and reads the view that
 //! the task publishes. Events go out over the shared bounded channel of [`Context`].
 
+pub mod change;
 pub mod decide;
 mod jobs;
 mod launch;
 mod outcome;
+mod pause;
 mod remove;
 mod requests;
 mod task;
 mod view;
+mod workspace;
 
 use std::sync::Arc;
 
 use aos_client::AgentView;
 use aos_core::id::AgentId;
+use aos_core::workspace::Operation;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::change::Change;
 use crate::clock::Clock;
 use crate::db::{AgentRecord, Db, InvocationId, Removal, Spec};
 use crate::failure::Failure;
 use crate::settings::Settings;
 
 pub use launch::derive_plan;
-pub(crate) use launch::plan_path;
+pub(crate) use launch::{plan_in_force_path, plan_of, plan_path};
 pub use outcome::explain_end;
 pub use task::AgentTask;
 pub(crate) use task::db_failure;
+pub use workspace::Answered;
+pub(crate) use workspace::is_transactional;
 
 /// Commands that wait for one agent; more is "busy".
 const MAILBOX: usize = 8;
@@ -98,8 +105,16 @@ pub enum Command {
     Restart(Reply<InvocationId>),
     /// Stop it.
     Stop(Reply<()>),
+    /// Freeze its processes.
+    Pause(Reply<()>),
+    /// Let them go on.
+    Resume(Reply<()>),
     /// Start it at boot, or not.
     Enable(AtBoot, Reply<()>),
+    /// Change what it may do.
+    Change(Box<Change>, Reply<change::Changed>),
+    /// Do something with its workspace.
+    Workspace(Box<Operation>, Reply<Answered>),
     /// Remove it.
     Remove(Removal, Reply<()>),
 }

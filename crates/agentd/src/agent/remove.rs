@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use super::Event;
 use super::launch::{agent_folder, file_failure};
 use super::task::{AgentTask, db_failure};
+use super::workspace::listed;
 use crate::db::{Removal, Target};
 use crate::enabled;
 use crate::failure::Failure;
 use crate::files::{self, FileError};
+use crate::forks;
 use crate::packages::Packages;
 use crate::systemd::{Data, Job, JobResult, Phase, Systemd, SystemdError};
 
@@ -34,6 +36,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         if self.record.is_none() {
             return Err(Failure::no_agent(self.id.as_str()));
         }
+        self.refuse_when_shared().await?;
         self.want_rest();
         for waiter in std::mem::take(&mut self.stop_waiters) {
             self.answer(waiter, Ok(()));
@@ -64,6 +67,28 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         }
     }
 
+    /// Others work with its files, or `aos-workspace` does.
+    async fn refuse_when_shared(&self) -> Result<(), Failure> {
+        if self.working.is_some() {
+            return Err(Failure::busy(format!(
+                "agent {} has an operation on its workspace under way; try again when it has ended",
+                self.id
+            )));
+        }
+        let (places, id) = (self.context.settings.places.clone(), self.id.clone());
+        let forks = files::blocking("look for forks", move || forks::of(&places, &id));
+        let forks = forks.await.map_err(file_failure)?;
+        let names: Vec<&str> = forks.iter().map(|(id, _)| id.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "agent {} has forks that share its files: {}; remove them first",
+            self.id,
+            listed(&names)
+        )))
+    }
+
     async fn remove_all(&mut self, removal: Removal) -> Result<(), Failure> {
         // First of all it must not start again.
         let (places, id) = (self.context.settings.places.clone(), self.id.clone());
@@ -73,7 +98,9 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.clean(removal).await?;
         self.remove_account().await?;
         let (folder, id) = (agent_folder(&self.context.settings.places, &self.id), self.id.clone());
-        files::blocking("remove", move || remove_folder(&folder, &id)).await.map_err(file_failure)?;
+        let places = self.context.settings.places.clone();
+        let forget = move || remove_folder(&folder, &id).and_then(|()| forks::remove(&places, &id));
+        files::blocking("remove", forget).await.map_err(file_failure)?;
         self.context.systemd.release(&self.id).await.map_err(|error| Failure::failed(&error))?;
         self.held = false;
         self.context.db.delete(&self.id).await.map_err(|error| db_failure(&error))
@@ -84,7 +111,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.starting = None;
         self.stopping = None;
         // Also when it is at rest: a queued start is cancelled by it.
-        let job = self.context.systemd.stop(&self.id).await.map_err(|error| Failure::failed(&error))?;
+        let job = self.stop_job().await?;
         finish(job, "stop").await?;
         self.look().await?;
         if !self.seen.phase.is_at_rest() {

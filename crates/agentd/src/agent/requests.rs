@@ -6,7 +6,7 @@ use aos_core::state::AgentState;
 use super::launch::{file_failure, plan_of, plan_path, write_plan};
 use super::task::{AgentTask, db_failure};
 use super::{AtBoot, Command, Reply};
-use crate::db::{AgentRecord, InvocationId, Spec, Target};
+use crate::db::{AgentRecord, DbError, InvocationId, Spec, Target};
 use crate::enabled;
 use crate::failure::Failure;
 use crate::files;
@@ -21,10 +21,23 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             Command::Start(reply) => self.ask_start(reply),
             Command::Restart(reply) => self.ask_restart(reply).await,
             Command::Stop(reply) => self.ask_stop(reply).await,
+            Command::Pause(reply) => {
+                let result = self.pause().await;
+                self.answer(reply, result);
+            }
+            Command::Resume(reply) => {
+                let result = self.resume().await;
+                self.answer(reply, result);
+            }
             Command::Enable(at_boot, reply) => {
                 let result = self.set_enabled(at_boot).await;
                 self.answer(reply, result);
             }
+            Command::Change(change, reply) => {
+                let result = self.change_capabilities(&change).await;
+                self.answer(reply, result);
+            }
+            Command::Workspace(operation, reply) => self.work(*operation, reply).await,
             Command::Remove(removal, reply) => {
                 let result = self.remove(removal).await;
                 self.answer(reply, result);
@@ -42,6 +55,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
 
     async fn replace_record(&mut self, spec: Spec) -> Result<(), Failure> {
         self.refuse_when_active("be run anew")?;
+        self.refuse_other_package(&spec).await?;
         self.check_trust(&spec).await?;
         let plan = plan_of(&self.context, &self.id, &spec).await?;
         let (folder, id) = (self.context.settings.places.enabled.clone(), self.id.clone());
@@ -51,6 +65,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         })
         .await
         .map_err(file_failure)?;
+        let origins = self.origins_of_new(&spec).await?;
         let old = self.record.as_ref();
         let record = AgentRecord {
             id: self.id.clone(),
@@ -61,29 +76,74 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             error: None,
             removing: None,
             created_at_us: old.map_or_else(|| self.context.clock.now_us(), |old| old.created_at_us),
+            origins,
+            in_force: None,
+            plan_stale: true,
             run: old.and_then(|old| old.run.clone()),
         };
-        self.context.db.put(&record).await.map_err(|error| db_failure(&error))?;
+        if let Err(failure) = self.remove_old_plan().await {
+            self.keep_old_record(None).await;
+            return Err(failure);
+        }
+        if let Err(error) = self.context.db.put(&record).await {
+            self.keep_old_record(Some(&error)).await;
+            return Err(db_failure(&error));
+        }
         self.record = Some(record);
         // Visible before the answer: from now on its package is in use.
         self.publish().await;
         self.look().await
     }
 
-    fn refuse_when_active(&self, what: &str) -> Result<(), Failure> {
+    /// Before the new record: after a crash in between nothing may start with what the agent had. What began with it
+    /// right before is seen afterwards.
+    async fn remove_old_plan(&mut self) -> Result<(), Failure> {
+        if self.record.is_none() {
+            return Ok(());
+        }
+        let path = plan_path(&self.context.settings.places, &self.id);
+        let removed = files::blocking("remove the plan", move || files::remove_durably(&path)).await;
+        removed.map_err(file_failure)?;
+        self.look().await?;
+        self.refuse_when_active("be run anew")
+    }
+
+    /// The new record is not stored, or may be later: what there was comes back, with its plan.
+    async fn keep_old_record(&mut self, error: Option<&DbError>) {
+        match &mut self.record {
+            Some(record) => record.plan_stale = true,
+            None if matches!(error, Some(DbError::Deadline)) => {
+                if let Err(error) = self.context.db.delete(&self.id).await {
+                    tracing::error!(AOS_AGENT = %self.id, %error, "an agent that was not made may be there later");
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn refuse_when_active(&self, what: &str) -> Result<(), Failure> {
         let id = &self.id;
         if self.record.as_ref().is_some_and(|record| record.removing.is_some()) {
             return Err(Failure::refused(format!(
                 "agent {id} is being removed; `aos remove {id}` tries again"
             )));
         }
+        if self.changes_workspace() {
+            return Err(Failure::busy(format!(
+                "agent {id} cannot {what} while its workspace is being changed; try again when that has ended"
+            )));
+        }
         if self.is_at_rest() && !self.start_asked {
             return Ok(());
         }
-        let state = self.state().map_or("running", AgentState::as_str);
-        Err(Failure::refused(format!(
-            "agent {id} is {state}, so it cannot {what}; stop it first (aos stop {id})"
-        )))
+        let state = self.state().unwrap_or(AgentState::Running);
+        let failure = Failure::refused(format!("agent {id} is {state}, so it cannot {what}"));
+        Err(match state {
+            AgentState::Paused => {
+                failure.with_hint(&format!("let it go on (aos resume {id}) or stop it first (aos stop {id})"))
+            }
+            _ => failure.with_hint(&format!("stop it first (aos stop {id})")),
+        })
     }
 
     /// Asks for a start; the answer comes when the job has ended.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::decide::{Action, HEALTHY_US, Known, KnownRun, Outcome, Seen, Wanted, decide};
 use super::jobs::{Pending, job_end};
 use super::view::{self, Activity, OnDisk};
+use super::workspace::Working;
 use super::{Context, Ends, Event, Reply};
 use crate::db::{AgentRecord, DbError, End, InvocationId, Run, Target};
 use crate::failure::Failure;
@@ -38,6 +39,8 @@ pub struct AgentTask<S, P> {
     pub(super) seen: UnitState,
     pub(super) starting: Option<Pending>,
     pub(super) stopping: Option<Pending>,
+    /// An operation on its workspace.
+    pub(super) working: Option<Working>,
     /// A start was asked for and not tried.
     pub(super) start_asked: bool,
     /// The last start led to no run at all.
@@ -82,6 +85,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             seen: UnitState::unknown(),
             starting: None,
             stopping: None,
+            working: None,
             start_asked: false,
             start_failed: false,
             ran_too_long: false,
@@ -136,6 +140,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
                     () = self.ends.poke.notified() => {}
                     end = job_end(&mut self.starting) => self.start_ended(end).await,
                     end = job_end(&mut self.stopping) => self.stop_ended(end).await,
+                    end = Working::end(&mut self.working) => self.work_ended(end).await,
                     () = sleep_until(look_again) => {}
                 }
             }
@@ -169,6 +174,15 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         if let Err(failure) = self.check_limits().await {
             self.trouble(&failure);
         }
+        self.settle().await;
+        // After the bookkeeping: a run that began meanwhile may have been given the plan that is to be replaced.
+        if let Err(failure) = self.renew_plan().await {
+            self.trouble(&failure);
+        }
+    }
+
+    /// Decides and acts until nothing is left but waiting.
+    pub(super) async fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
             let Some(actions) = self.decide() else { return };
             let is_waiting = actions.iter().all(|action| matches!(action, Action::WaitUntil(_)));
@@ -218,7 +232,8 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             retry_at_us: record.retry_at_us,
             start_failed: self.start_failed,
             starting: self.starting.is_some(),
-            stopping: self.stopping.is_some(),
+            // A start waits for it as for a stop; it is begun at rest only.
+            stopping: self.stopping.is_some() || self.changes_workspace(),
         };
         let seen = Seen {
             phase: self.seen.phase,
@@ -287,7 +302,13 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.ran_too_long = false;
         self.distrusted = None;
         let boot = self.context.settings.boot_id.clone();
-        self.change(|record| record.run = Some(Run { invocation, boot, started_at_us, end: None })).await
+        self.change(|record| {
+            record.run = Some(Run { invocation, boot, started_at_us, end: None });
+            if !record.plan_stale {
+                record.in_force = None;
+            }
+        })
+        .await
     }
 
     async fn record_end(&mut self, mut end: End) -> Result<(), Failure> {
@@ -300,6 +321,9 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         let ran_us = end.at_us.map_or(0, |at| at.saturating_sub(run.started_at_us));
         run.end = Some(end.clone());
         let invocation = run.invocation.clone();
+        if !record.plan_stale {
+            record.in_force = None;
+        }
         if ran_us >= HEALTHY_US {
             record.failures = 0;
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use aos_client::AgentView;
+use aos_core::capability::CapabilitySet;
 use aos_core::id::AgentId;
 use aos_core::state::AgentState;
 
@@ -37,6 +38,7 @@ pub(super) fn state(record: &AgentRecord, seen: &UnitState, activity: Activity) 
     match seen.phase {
         Phase::Activating => AgentState::Starting,
         Phase::Active if activity.stopping => AgentState::Stopping,
+        Phase::Active if seen.freezer.is_frozen() => AgentState::Paused,
         Phase::Active => AgentState::Running,
         Phase::Deactivating => AgentState::Stopping,
         Phase::Inactive | Phase::Failed | Phase::Maintenance if activity.starting => AgentState::Starting,
@@ -83,6 +85,8 @@ pub(super) fn view(record: &AgentRecord, seen: &UnitState, activity: Activity, d
         uid: disk.uid,
         user: record.id.user_name(),
         capabilities: record.spec.capabilities.to_lines(),
+        in_force: record.in_force.as_ref().filter(|_| state.is_active()).map(CapabilitySet::to_lines),
+        workspace: None,
         error: error(record, disk),
     }
 }

@@ -13,6 +13,7 @@ use zbus::fdo::DBusProxy;
 use zbus::message::{Flags, Header};
 use zbus_polkit::policykit1::{AuthorityProxy, CheckAuthorizationFlags, Subject};
 
+use crate::change::{Apply, Change};
 use crate::failure::Failure;
 
 /// Longest wait for the bus or for polkit without a person.
@@ -27,6 +28,8 @@ pub enum Right {
     Read,
     /// Start, stop, enable, remove agents.
     Manage,
+    /// Give an agent capabilities that it does not have.
+    Grant,
     /// Install packages that the trust policy trusts, and remove packages.
     Install,
     /// Install packages without a signature, as built on this machine.
@@ -34,15 +37,30 @@ pub enum Right {
 }
 
 impl Right {
+    /// All rights, for tables and tests.
+    pub const ALL: [Self; 5] = [Self::Read, Self::Manage, Self::Grant, Self::Install, Self::InstallLocal];
+
     /// The polkit action.
     #[must_use]
     pub const fn action(self) -> &'static str {
         match self {
             Self::Read => aos_client::names::ACTION_READ,
             Self::Manage => aos_client::names::ACTION_MANAGE,
+            Self::Grant => aos_client::names::ACTION_GRANT,
             Self::Install => aos_client::names::ACTION_INSTALL,
             Self::InstallLocal => aos_client::names::ACTION_INSTALL_LOCAL,
         }
+    }
+}
+
+/// What a change of capabilities needs: a grant is an action of its own, and who may grant may not for that stop what
+/// runs.
+#[must_use]
+pub(super) const fn rights_to_change(change: &Change, apply: Apply) -> &'static [Right] {
+    match (change, apply) {
+        (Change::Grant(_), Apply::NextStart) => &[Right::Grant],
+        (Change::Grant(_), Apply::Restart | Apply::Stop) => &[Right::Grant, Right::Manage],
+        (Change::Narrow(_) | Change::Revoke(_), _) => &[Right::Manage],
     }
 }
 
@@ -85,12 +103,19 @@ impl Gate {
     /// Lets the caller of `header` do this, or says why not. Root is not bounded in calls: it must get through when
     /// others crowd.
     pub async fn admit(&self, header: &Header<'_>, right: Right) -> Result<Pass, Failure> {
+        self.admit_all(header, &[right]).await
+    }
+
+    /// The same for a call that needs several rights.
+    pub async fn admit_all(&self, header: &Header<'_>, rights: &[Right]) -> Result<Pass, Failure> {
         let uid = self.uid(header).await?;
         let call = if uid == 0 { None } else { Some(self.calls.count(uid)?) };
-        let is_install = matches!(right, Right::Install | Right::InstallLocal);
+        let is_install = rights.iter().any(|right| matches!(right, Right::Install | Right::InstallLocal));
         let install = if is_install { Some(self.installs.count(uid)?) } else { None };
         if uid != 0 {
-            self.ask_polkit(header, right).await?;
+            for &right in rights {
+                self.ask_polkit(header, right).await?;
+            }
         }
         Ok(Pass { uid, _call: call, _install: install })
     }
@@ -195,6 +220,32 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// polkit knows only declared actions, and answers the supervisor only about its own.
+    #[test]
+    fn every_right_is_an_action_of_the_policy() {
+        let policy = include_str!("../../../../systemd/polkit/org.aos.agentd1.policy");
+        let actions: Vec<&str> = policy.split("<action id=\"").skip(1).collect();
+        assert_eq!(actions.len(), Right::ALL.len());
+        for right in Right::ALL {
+            let id = format!("{}\"", right.action());
+            let action = actions.iter().find(|action| action.starts_with(&id)).unwrap();
+            assert!(action.contains(">unix-user:aos</annotate>"), "{id}");
+            assert_eq!(action.matches(">auth_admin_keep</allow_").count(), 3, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_ends_a_run_needs_both_rights() {
+        let none = aos_core::capability::CapabilitySet::new;
+        let grant = |apply| rights_to_change(&Change::Grant(none()), apply);
+        assert_eq!(grant(Apply::NextStart), [Right::Grant]);
+        for apply in [Apply::Restart, Apply::Stop] {
+            assert_eq!(grant(apply), [Right::Grant, Right::Manage]);
+            assert_eq!(rights_to_change(&Change::Revoke(none()), apply), [Right::Manage]);
+        }
+        assert_eq!(rights_to_change(&Change::Narrow(none()), Apply::NextStart), [Right::Manage]);
+    }
 
     #[test]
     fn each_user_is_counted() {

@@ -52,4 +52,16 @@ impl<S: Systemd, P: Packages> Agent<S, P> {
         let _pass = self.gate.admit(&header, Right::Manage).await?;
         self.service.stop(&self.id).await
     }
+
+    /// Freezes the agent's processes, and waits until they are.
+    async fn pause(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        self.service.pause(&self.id).await
+    }
+
+    /// Lets the paused agent go on.
+    async fn resume(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        self.service.resume(&self.id).await
+    }
 }

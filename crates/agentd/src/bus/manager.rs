@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use aos_client::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
+use aos_client::{
+    AgentView, CapabilityView, ChangeOptions, ChangedView, CollectedView, InstallOptions, PackageView,
+    RunOptions, WorkspaceOptions,
+};
+use aos_core::capability::CapabilitySet;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedFd, OwnedObjectPath};
 
-use super::access::{Gate, Right};
+use super::access::{Gate, Right, rights_to_change};
 use super::parse;
 use crate::agent::AtBoot;
+use crate::change::Change;
 use crate::db::Removal;
 use crate::explain;
 use crate::failure::Failure;
@@ -29,6 +34,22 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
     #[must_use]
     pub fn new(service: Arc<Service<S, P>>, gate: Gate) -> Self {
         Self { service, gate }
+    }
+
+    /// Which rights it needs depends on what is to happen to a run.
+    async fn change(
+        &self,
+        header: &Header<'_>,
+        id: &str,
+        make: fn(CapabilitySet) -> Change,
+        capabilities: &[String],
+        options: &ChangeOptions,
+    ) -> Result<ChangedView, Failure> {
+        let apply = parse::apply(options)?;
+        let rights = rights_to_change(&make(CapabilitySet::new()), apply);
+        let _pass = self.gate.admit_all(header, rights).await?;
+        let change = make(parse::capability_set(capabilities)?);
+        self.service.change(&parse::agent_id(id)?, change, apply).await
     }
 }
 
@@ -76,6 +97,22 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
         Ok((agent_path(id.as_str())?, invocation.to_string()))
     }
 
+    /// What `Run` would confine the agent by, as JSON. Nothing is made or started.
+    #[zbus(out_args("json"))]
+    async fn plan(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        reference: String,
+        args: Vec<String>,
+        options: RunOptions,
+    ) -> Result<String, Failure> {
+        let _pass = self.gate.admit(&header, Right::Read).await?;
+        let (id, reference) = (parse::agent_id(&id)?, parse::reference(&reference)?);
+        let outline = self.service.plan(&id, &reference, parse::run_request(args, options)?).await?;
+        serde_json::to_string(&outline).map_err(|error| Failure::failed(&error))
+    }
+
     /// Starts a stopped agent.
     #[zbus(out_args("invocation_id"))]
     async fn start(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<String, Failure> {
@@ -96,6 +133,19 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
         Ok(self.service.restart(&parse::agent_id(&id)?).await?.to_string())
     }
 
+    /// Freezes all processes of an agent, and waits until they are: they keep what they have, and get no processor
+    /// time until `Resume`. `limits.runtime` goes on counting.
+    async fn pause(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<(), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        self.service.pause(&parse::agent_id(&id)?).await
+    }
+
+    /// Lets a paused agent go on.
+    async fn resume(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<(), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        self.service.resume(&parse::agent_id(&id)?).await
+    }
+
     /// Makes the agent start at boot.
     async fn enable(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<(), Failure> {
         let _pass = self.gate.admit(&header, Right::Manage).await?;
@@ -106,6 +156,40 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
     async fn disable(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<(), Failure> {
         let _pass = self.gate.admit(&header, Right::Manage).await?;
         self.service.enable(&parse::agent_id(&id)?, AtBoot::Ignore).await
+    }
+
+    /// Does something with the transactional workspace of an agent: `diff` (option `patch`), `commit` (`paths`),
+    /// `discard` (`to`), `snapshot` (`name`), `snapshots`. All but the first and last need the agent to be stopped.
+    /// Returns whether it was done, and a file with the answer, which tells why not.
+    #[zbus(out_args("done", "answer"))]
+    async fn workspace(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        operation: String,
+        options: WorkspaceOptions,
+    ) -> Result<(bool, OwnedFd), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        let now_us = self.service.registry().context().clock.now_us();
+        let operation = parse::workspace_operation(&operation, options, now_us)?;
+        let answered = self.service.workspace(&parse::agent_id(&id)?, operation).await?;
+        Ok((answered.done, answered.file.into()))
+    }
+
+    /// Makes agents `PREFIX-1`, `PREFIX-2`, ... that begin with the files of this agent, which is stopped and has a
+    /// transactional workspace. They share its layers and its Unix user; nothing is copied. Returns their ids.
+    #[zbus(out_args("agents"))]
+    async fn fork(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        count: u32,
+        prefix: String,
+    ) -> Result<Vec<String>, Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        let (id, prefix) = (parse::agent_id(&id)?, parse::agent_id(&prefix)?);
+        let forks = self.service.fork(&id, count, prefix.as_str()).await?;
+        Ok(forks.iter().map(ToString::to_string).collect())
     }
 
     /// Removes the agent, its Unix user, and its workspace unless that is to be kept.
@@ -170,6 +254,57 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
         let _pass = self.gate.admit(&header, Right::Read).await?;
         let id = parse::agent_id(&id)?;
         explain::explain(&self.service, &id).await
+    }
+
+    /// What an agent may do from its next start on and, when that was changed since, what the run that goes on was
+    /// given.
+    #[zbus(out_args("capabilities"))]
+    async fn list_capabilities(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+    ) -> Result<Vec<CapabilityView>, Failure> {
+        let _pass = self.gate.admit(&header, Right::Read).await?;
+        self.service.capabilities(&parse::agent_id(&id)?)
+    }
+
+    /// Gives an agent these capabilities too, also beyond what its package declares. The option `apply` says what
+    /// happens to a run: `restart`, `stop` (for which `manage` is asked too), or nothing. The answer's `effect` says how it took effect.
+    #[zbus(out_args("changed"))]
+    async fn grant_capabilities(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        capabilities: Vec<String>,
+        options: ChangeOptions,
+    ) -> Result<ChangedView, Failure> {
+        self.change(&header, &id, Change::Grant, &capabilities, &options).await
+    }
+
+    /// Leaves an agent exactly these capabilities, each of which is part of one that it has. Options and answer as
+    /// for `GrantCapabilities`.
+    #[zbus(out_args("changed"))]
+    async fn narrow_capabilities(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        capabilities: Vec<String>,
+        options: ChangeOptions,
+    ) -> Result<ChangedView, Failure> {
+        self.change(&header, &id, Change::Narrow, &capabilities, &options).await
+    }
+
+    /// Takes these capabilities away from an agent, and whatever is part of them. Options and answer as for
+    /// `GrantCapabilities`.
+    #[zbus(out_args("changed"))]
+    async fn revoke_capabilities(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        capabilities: Vec<String>,
+        options: ChangeOptions,
+    ) -> Result<ChangedView, Failure> {
+        self.change(&header, &id, Change::Revoke, &capabilities, &options).await
     }
 
     /// An agent's state changed. The state is `removed` when the agent is no more.

@@ -1,11 +1,13 @@
 //! From the strings of a call to valid types. Every string is bounded before it is looked at.
 
-use aos_client::RunOptions;
+use aos_client::{ChangeOptions, RunOptions, WorkspaceOptions};
 use aos_core::capability::CapabilitySet;
 use aos_core::config::Limits;
 use aos_core::id::{AgentId, PackageRef};
 use aos_core::quantity::TaskCount;
+use aos_core::workspace::{NAME_MAX_BYTES, Operation, PATHS_MAX};
 
+use crate::change::Apply;
 use crate::failure::Failure;
 use crate::service::RunRequest;
 
@@ -15,9 +17,13 @@ const SHORT_MAX: usize = 256;
 const ARGUMENTS_MAX: usize = 256;
 /// Bytes of all arguments of `Run` together; the plan that carries them is bounded too.
 const ARGUMENTS_BYTES_MAX: usize = 128 * 1024;
-/// Most capabilities of a narrowing, each at most [`CAPABILITY_MAX`] bytes.
+/// Most capabilities of a call, each at most [`CAPABILITY_MAX`] bytes.
 const CAPABILITIES_MAX: usize = 256;
 const CAPABILITY_MAX: usize = 8 * 1024;
+/// Bytes of a path in a workspace: the kernel's PATH_MAX.
+const PATH_MAX: usize = 4096;
+/// Bytes of all paths of a commit: they travel in a credential, of which systemd allows 1 MiB, and escaped.
+const PATHS_BYTES_MAX: usize = 128 * 1024;
 
 fn bounded<'a>(what: &str, text: &'a str, max: usize) -> Result<&'a str, Failure> {
     if text.len() > max {
@@ -34,6 +40,58 @@ pub(super) fn agent_id(text: &str) -> Result<AgentId, Failure> {
 /// A package reference.
 pub(super) fn reference(text: &str) -> Result<PackageRef, Failure> {
     bounded("the reference", text, SHORT_MAX)?.parse().map_err(Failure::invalid)
+}
+
+/// What `Workspace` asks for. Paths are relative to the workspace; `aos-workspace` looks at what they say.
+pub(super) fn workspace_operation(
+    word: &str,
+    options: WorkspaceOptions,
+    now_us: u64,
+) -> Result<Operation, Failure> {
+    let WorkspaceOptions { patch, paths, to, name } = options;
+    let given = (patch.is_some(), paths.is_some(), to.is_some(), name.is_some());
+    let operation = match (word, given) {
+        ("diff", (_, false, false, false)) => Operation::Diff { patch: patch == Some(true) },
+        ("commit", (false, _, false, false)) => {
+            Operation::Commit { paths: workspace_paths(paths.unwrap_or_default())? }
+        }
+        ("discard", (false, false, _, false)) => Operation::Discard { to },
+        ("snapshot", (false, false, false, _)) => {
+            if let Some(name) = &name
+                && (bounded("the snapshot's name", name, NAME_MAX_BYTES)?.is_empty()
+                    || name.chars().any(char::is_control))
+            {
+                return Err(Failure::invalid("a snapshot's name is one line of text"));
+            }
+            Operation::Snapshot { name, at_us: now_us }
+        }
+        ("snapshots", (false, false, false, false)) => Operation::Snapshots,
+        ("diff" | "commit" | "discard" | "snapshot" | "snapshots", _) => {
+            return Err(Failure::invalid(format!("{word} has an option that belongs to another operation")));
+        }
+        _ => {
+            return Err(Failure::invalid(
+                "the operation is none of diff, commit, discard, snapshot and snapshots",
+            ));
+        }
+    };
+    Ok(operation)
+}
+
+fn workspace_paths(paths: Vec<String>) -> Result<Vec<String>, Failure> {
+    if paths.len() > PATHS_MAX {
+        return Err(Failure::invalid(format!("{} paths, at most {PATHS_MAX} are allowed", paths.len())));
+    }
+    for path in &paths {
+        bounded("a path", path, PATH_MAX)?;
+    }
+    let bytes: usize = paths.iter().map(String::len).sum();
+    if bytes > PATHS_BYTES_MAX {
+        return Err(Failure::invalid(format!(
+            "the paths have {bytes} bytes, at most {PATHS_BYTES_MAX} are allowed; name a directory above them"
+        )));
+    }
+    Ok(paths)
 }
 
 /// What `Run` asks for.
@@ -54,7 +112,7 @@ pub(super) fn run_request(arguments: Vec<String>, options: RunOptions) -> Result
         cpu: short(options.cpu)?.map(|text| text.parse().map_err(Failure::invalid)).transpose()?,
         runtime: short(options.runtime)?.map(|text| text.parse().map_err(Failure::invalid)).transpose()?,
         tasks: options.tasks.map(task_count).transpose()?,
-        open_files: None,
+        ..Limits::default()
     };
     Ok(RunRequest { arguments, capabilities, limits })
 }
@@ -64,7 +122,8 @@ fn task_count(count: u64) -> Result<TaskCount, Failure> {
     count.ok_or_else(|| Failure::invalid("the task limit is out of range"))
 }
 
-fn capability_set(lines: &[String]) -> Result<CapabilitySet, Failure> {
+/// A set of capabilities.
+pub(super) fn capability_set(lines: &[String]) -> Result<CapabilitySet, Failure> {
     if lines.len() > CAPABILITIES_MAX {
         return Err(Failure::invalid(format!(
             "{} capabilities, at most {CAPABILITIES_MAX} are allowed",
@@ -77,10 +136,59 @@ fn capability_set(lines: &[String]) -> Result<CapabilitySet, Failure> {
     CapabilitySet::parse(lines.iter().map(String::as_str)).map_err(Failure::invalid)
 }
 
+/// What happens to a run when its agent's capabilities change.
+pub(super) fn apply(options: &ChangeOptions) -> Result<Apply, Failure> {
+    match options.apply.as_deref() {
+        None => Ok(Apply::NextStart),
+        Some("restart") => Ok(Apply::Restart),
+        Some("stop") => Ok(Apply::Stop),
+        Some(_) => Err(Failure::invalid("the option apply is `restart` or `stop`, or left out")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use aos_client::ErrorKind;
+
+    #[test]
+    fn what_happens_to_a_run_is_one_of_three() {
+        let parsed = |word: Option<&str>| apply(&ChangeOptions { apply: word.map(str::to_owned) });
+        assert_eq!(parsed(None).unwrap(), Apply::NextStart);
+        assert_eq!(parsed(Some("restart")).unwrap(), Apply::Restart);
+        assert_eq!(parsed(Some("stop")).unwrap(), Apply::Stop);
+        for bad in ["", "Stop", "now"] {
+            assert_eq!(parsed(Some(bad)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn operations_on_a_workspace_have_their_own_options() {
+        let options = WorkspaceOptions::default;
+        for operation in [
+            Operation::Diff { patch: true },
+            Operation::Commit { paths: vec!["a b".to_owned()] },
+            Operation::Discard { to: Some(3) },
+            Operation::Snapshot { name: Some("n".to_owned()), at_us: 7 },
+            Operation::Snapshots,
+        ] {
+            let (word, options) = aos_client::workspace::spelled(&operation);
+            assert_eq!(workspace_operation(word, options, 7).unwrap(), operation);
+        }
+        let bad = |word: &str, options| workspace_operation(word, options, 7).unwrap_err().kind();
+        for (word, options) in [
+            ("merge", options()),
+            ("diff", WorkspaceOptions { to: Some(1), ..options() }),
+            ("discard", WorkspaceOptions { paths: Some(Vec::new()), ..options() }),
+            ("commit", WorkspaceOptions { paths: Some(vec![String::new(); 1001]), ..options() }),
+            ("commit", WorkspaceOptions { paths: Some(vec!["x".repeat(5000)]), ..options() }),
+            ("commit", WorkspaceOptions { paths: Some(vec!["x".repeat(4000); 100]), ..options() }),
+            ("snapshot", WorkspaceOptions { name: Some("a\nb".to_owned()), ..options() }),
+            ("snapshot", WorkspaceOptions { name: Some("x".repeat(65)), ..options() }),
+        ] {
+            assert_eq!(bad(word, options), ErrorKind::InvalidArgument, "{word}");
+        }
+    }
 
     #[test]
     fn everything_is_bounded() {

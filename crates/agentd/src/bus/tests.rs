@@ -1,11 +1,13 @@
 //! The objects on a bus of their own.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use aos_client::names::{AGENT_INTERFACE, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH, agent_path};
+use aos_client::{Change, ChangeOptions, Client, ClientError, RunOptions};
 use zbus::fdo::{IntrospectableProxy, PropertiesProxy};
 
 use crate::tests::World;
@@ -83,4 +85,49 @@ async fn nothing_of_an_agent_is_a_property() {
         )
         .await;
     assert!(managed.is_err(), "{managed:?}");
+}
+
+/// Root is let through; anybody else is refused here, where there is no polkit, by the action that counts.
+#[tokio::test]
+async fn what_controls_an_agent_and_the_right_to_it() {
+    let world = World::new();
+    let (_bus, address) = Bus::start(&world.path(""));
+    let server = zbus::connection::Builder::address(address.as_str()).build().await.unwrap();
+    let daemon = world.daemon().await;
+    let gate = super::access::Gate::new(&server, 8, 2);
+    super::serve(&server, Arc::clone(&daemon.service), gate).await.unwrap();
+    super::take_name(&server).await.unwrap();
+    daemon.run("a", "once").await.unwrap();
+    let client = Client::connect_to(&address).await.unwrap();
+    let is_root = std::fs::metadata(world.path("")).unwrap().uid() == 0;
+    let judge = |right: &str, result: Result<String, ClientError>, says: &str| match result {
+        Ok(answer) => assert!(is_root && answer.contains(says), "{right}: {answer}"),
+        Err(error) => {
+            assert!(!is_root, "{right}: {error}");
+            assert!(error.to_string().contains(&format!("org.aos.agentd1.{right}:")), "{error}");
+        }
+    };
+    let state = async || daemon.service.agent(&"a".parse().unwrap()).await.unwrap().state;
+    let paused = client.pause("a").await;
+    judge("manage", paused.map(|()| "done".to_owned()), "done");
+    assert_eq!(state().await == "paused", is_root);
+    judge("manage", client.resume("a").await.map(|()| "done".to_owned()), "done");
+    assert_eq!(state().await, "running");
+    let change = async |change, line: &str| {
+        let changed = client.change("a", change, &[line], ChangeOptions::default()).await;
+        changed.map(|changed| format!("{changed:?}"))
+    };
+    judge("read", client.capabilities("a").await.map(|rows| format!("{rows:?}")), "file_read: /srv/**");
+    judge("manage", change(Change::Narrow, "file_read: /srv/a").await, "next-start");
+    judge(
+        "manage",
+        change(Change::Revoke, "file_read: /srv/a").await,
+        "in_force: Some([\"file_read: /srv/**\"])",
+    );
+    judge("grant", change(Change::Grant, "listen: 80").await, "capabilities: [\"listen: 80\"]");
+    let options = ChangeOptions { apply: Some("stop".to_owned()) };
+    let stopping = client.change("a", Change::Grant, &["listen: 81"], options).await;
+    judge("grant", stopping.map(|changed| format!("{changed:?}")), "stopped");
+    let plan = client.plan("b", "once", &["x"], RunOptions::default()).await;
+    judge("read", plan, "\"agent\":\"b\"");
 }

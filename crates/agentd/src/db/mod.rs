@@ -9,13 +9,16 @@ mod records;
 mod schema;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aos_core::id::AgentId;
 use rusqlite::Connection;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::sync::{mpsc, oneshot};
 
-pub use records::{AgentRecord, End, InvocationId, Removal, Run, Spec, Target};
+pub use records::{AgentRecord, End, InvocationId, Origin, Origins, Provenance, Removal, Run, Spec, Target};
 
 /// Jobs that wait for the thread. Each waits for its answer, so this bounds callers, not work.
 const QUEUE: usize = 64;
@@ -68,12 +71,20 @@ impl DbError {
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
     }
+
+    /// Whether a record to be inserted is there already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+    }
 }
 
 /// The handle. The thread ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Db {
     jobs: mpsc::Sender<Job>,
+    deadline: Duration,
 }
 
 impl Db {
@@ -86,7 +97,22 @@ impl Db {
             .name("state".to_owned())
             .spawn(move || serve(connection, queue, lock))
             .map_err(|source| DbError::Open { path: folder.to_owned(), source })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, deadline: DEADLINE })
+    }
+
+    /// The same with another deadline.
+    #[cfg(test)]
+    pub(crate) fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Keeps the thread from its work until the answer is dropped.
+    #[cfg(test)]
+    pub(crate) async fn stall(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, released) = std::sync::mpsc::channel();
+        let job: Job = Box::new(move |_| assert!(released.recv().is_err()));
+        self.jobs.send(job).await.unwrap();
+        release
     }
 
     /// Runs `work` on the thread, and waits for its result. When the caller goes away the work is still done.
@@ -104,7 +130,7 @@ impl Db {
             self.jobs.send(job).await.map_err(|_| DbError::Closed)?;
             result.await.map_err(|_| DbError::Closed)?
         };
-        tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| DbError::Deadline)?
+        tokio::time::timeout(self.deadline, exchange).await.map_err(|_| DbError::Deadline)?
     }
 
     /// A round trip to the thread, for the heartbeat.
@@ -123,8 +149,29 @@ impl Db {
         self.call(move |connection| records::put(connection, &record)).await
     }
 
+    /// Inserts many records: all or none. An id that has a record, even a damaged one, is a conflict. After an error
+    /// none is there, or none is left when what was asked before is done.
+    pub async fn insert_all(&self, records: &[AgentRecord]) -> Result<(), DbError> {
+        let ids: Vec<_> = records.iter().map(|record| record.id.clone()).collect();
+        // Who sets it decides: the thread right before it commits, or the caller who does not wait any longer.
+        let decided = Arc::new(AtomicBool::new(false));
+        let (records, wanted) = (records.to_vec(), Arc::clone(&decided));
+        let may_commit = move || !wanted.swap(true, Ordering::SeqCst);
+        let result = self.call(move |connection| records::insert_all(connection, &records, may_commit)).await;
+        if matches!(result, Err(DbError::Deadline)) && decided.swap(true, Ordering::SeqCst) {
+            self.delete_all(&ids).await?;
+        }
+        result
+    }
+
+    /// Deletes many agents' records and their runs: all or none.
+    pub async fn delete_all(&self, ids: &[AgentId]) -> Result<(), DbError> {
+        let ids = ids.to_vec();
+        self.call(move |connection| records::delete_all(connection, &ids)).await
+    }
+
     /// Deletes an agent's record and its runs.
-    pub async fn delete(&self, id: &aos_core::id::AgentId) -> Result<(), DbError> {
+    pub async fn delete(&self, id: &AgentId) -> Result<(), DbError> {
         let id = id.clone();
         self.call(move |connection| records::delete(connection, &id)).await
     }

@@ -1,5 +1,6 @@
 //! What the database keeps of an agent, and its rows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,6 +9,7 @@ use aos_core::config::{Lifecycle, Limits};
 use aos_core::id::{AgentId, Digest, PackageRef};
 use aos_core::state::ExitResult;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::DbError;
 
@@ -129,6 +131,42 @@ pub struct Spec {
     pub limits: Limits,
 }
 
+/// Where a capability of an agent comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The package declares it.
+    Package,
+    /// Somebody granted it to this agent.
+    Granted,
+    /// It is what somebody left of something wider.
+    Narrowed,
+}
+
+impl Origin {
+    /// The word shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Package => "package",
+            Self::Granted => "granted",
+            Self::Narrowed => "narrowed",
+        }
+    }
+}
+
+/// Where from and since when an agent has a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Where from.
+    pub origin: Origin,
+    /// Since when.
+    pub since_us: u64,
+}
+
+/// Of each capability, by its line. One that is not here is the package's, since the agent was made.
+pub type Origins = BTreeMap<String, Provenance>;
+
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRecord {
@@ -148,9 +186,34 @@ pub struct AgentRecord {
     pub removing: Option<Removal>,
     /// When it was made.
     pub created_at_us: u64,
+    /// Where its capabilities come from.
+    pub origins: Origins,
+    /// What a run that may be going was given, when that is not what is in `spec`; see `agent::change`.
+    pub in_force: Option<CapabilitySet>,
+    /// The plan on the disk may be older than `spec`.
+    pub plan_stale: bool,
     /// Its last run.
     pub run: Option<Run>,
 }
+
+macro_rules! insert {
+    () => {
+        "INSERT INTO agents (id, reference, digest, lifecycle, arguments, capabilities, limits, target, failures,
+                             retry_at_us, error, removing, created_at_us, origins, in_force, plan_stale)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+    };
+}
+
+/// A row that must not be there.
+const INSERT: &str = insert!();
+/// A row that may be there.
+const UPSERT: &str = concat!(
+    insert!(),
+    " ON CONFLICT (id) DO UPDATE SET
+            reference = ?2, digest = ?3, lifecycle = ?4, arguments = ?5, capabilities = ?6, limits = ?7,
+            target = ?8, failures = ?9, retry_at_us = ?10, error = ?11, removing = ?12, created_at_us = ?13,
+            origins = ?14, in_force = ?15, plan_stale = ?16"
+);
 
 /// All agents with their last run, sorted by id.
 pub(super) fn all(connection: &mut Connection) -> Result<Vec<Result<AgentRecord, DbError>>, DbError> {
@@ -165,40 +228,59 @@ pub(super) fn all(connection: &mut Connection) -> Result<Vec<Result<AgentRecord,
 
 /// Inserts or updates the record and its last run, in one transaction.
 pub(super) fn put(connection: &mut Connection, record: &AgentRecord) -> Result<(), DbError> {
+    let transaction = connection.transaction()?;
+    write(&transaction, record, UPSERT)?;
+    Ok(transaction.commit()?)
+}
+
+/// Inserts many, in one transaction, unless it may not be committed when all else is done.
+pub(super) fn insert_all(
+    connection: &mut Connection,
+    records: &[AgentRecord],
+    may_commit: impl FnOnce() -> bool,
+) -> Result<(), DbError> {
+    let transaction = connection.transaction()?;
+    for record in records {
+        write(&transaction, record, INSERT)?;
+    }
+    if !may_commit() {
+        return Err(DbError::Deadline);
+    }
+    Ok(transaction.commit()?)
+}
+
+/// One row, written with [`INSERT`] or [`UPSERT`].
+fn write(connection: &Connection, record: &AgentRecord, statement: &str) -> Result<(), DbError> {
     let damaged =
         |what: serde_json::Error| DbError::Damaged { agent: record.id.to_string(), what: what.to_string() };
     let spec = &record.spec;
     let arguments = serde_json::to_string(&spec.arguments).map_err(damaged)?;
     let capabilities = serde_json::to_string(&spec.capabilities.to_lines()).map_err(damaged)?;
     let limits = serde_json::to_string(&spec.limits).map_err(damaged)?;
-    let transaction = connection.transaction()?;
-    transaction.execute(
-        "INSERT INTO agents (id, reference, digest, lifecycle, arguments, capabilities, limits, target, failures,
-                             retry_at_us, error, removing, created_at_us)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-         ON CONFLICT (id) DO UPDATE SET
-            reference = ?2, digest = ?3, lifecycle = ?4, arguments = ?5, capabilities = ?6, limits = ?7,
-            target = ?8, failures = ?9, retry_at_us = ?10, error = ?11, removing = ?12, created_at_us = ?13",
-        params![
-            record.id.as_str(),
-            spec.reference.to_string(),
-            spec.digest.to_string(),
-            spec.lifecycle.as_str(),
-            arguments,
-            capabilities,
-            limits,
-            record.target.as_str(),
-            record.failures,
-            record.retry_at_us.map(to_sql),
-            record.error,
-            record.removing.map(Removal::as_str),
-            to_sql(record.created_at_us),
-        ],
-    )?;
+    let origins = serde_json::to_string(&record.origins).map_err(damaged)?;
+    let in_force = record.in_force.as_ref().map(serde_json::to_string).transpose().map_err(damaged)?;
+    connection.prepare_cached(statement)?.execute(params![
+        record.id.as_str(),
+        spec.reference.to_string(),
+        spec.digest.to_string(),
+        spec.lifecycle.as_str(),
+        arguments,
+        capabilities,
+        limits,
+        record.target.as_str(),
+        record.failures,
+        record.retry_at_us.map(to_sql),
+        record.error,
+        record.removing.map(Removal::as_str),
+        to_sql(record.created_at_us),
+        origins,
+        in_force,
+        record.plan_stale,
+    ])?;
     if let Some(run) = &record.run {
-        put_run(&transaction, &record.id, run)?;
+        put_run(connection, &record.id, run)?;
     }
-    Ok(transaction.commit()?)
+    Ok(())
 }
 
 fn put_run(connection: &Connection, id: &AgentId, run: &Run) -> Result<(), DbError> {
@@ -231,6 +313,15 @@ pub(super) fn delete(connection: &mut Connection, id: &AgentId) -> Result<(), Db
     Ok(())
 }
 
+/// The same for many, in one transaction.
+pub(super) fn delete_all(connection: &mut Connection, ids: &[AgentId]) -> Result<(), DbError> {
+    let transaction = connection.transaction()?;
+    for id in ids {
+        transaction.prepare_cached("DELETE FROM agents WHERE id = ?1")?.execute([id.as_str()])?;
+    }
+    Ok(transaction.commit()?)
+}
+
 fn read(connection: &Connection, row: &Row<'_>) -> Result<AgentRecord, DbError> {
     let agent: String = row.get("id")?;
     let damaged = |what: &dyn fmt::Display| DbError::Damaged { agent: agent.clone(), what: what.to_string() };
@@ -257,6 +348,12 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<AgentRecord, DbError> 
             Some(_) => Some(Removal::DeleteWorkspace),
         },
         created_at_us: from_sql(row.get("created_at_us")?),
+        origins: serde_json::from_str(&text("origins")?).map_err(|error| damaged(&error))?,
+        in_force: row
+            .get::<_, Option<String>>("in_force")?
+            .map(|json| serde_json::from_str(&json).map_err(|error| damaged(&error)))
+            .transpose()?,
+        plan_stale: row.get("plan_stale")?,
         id,
     })
 }

@@ -3,8 +3,9 @@
 
 use rusqlite_migration::{M, Migrations};
 
-const MIGRATIONS: &[M<'static>] = &[M::up(
-    "CREATE TABLE agents (
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(
+        "CREATE TABLE agents (
         id            TEXT    PRIMARY KEY,
         reference     TEXT    NOT NULL,
         digest        TEXT    NOT NULL,
@@ -30,7 +31,14 @@ const MIGRATIONS: &[M<'static>] = &[M::up(
         PRIMARY KEY (agent, invocation)
     ) STRICT;
     CREATE INDEX runs_by_start ON runs (agent, started_at_us);",
-)];
+    ),
+    // What an agent was given later than its package, and what a run that goes on was given before that.
+    M::up(
+        "ALTER TABLE agents ADD COLUMN origins    TEXT    NOT NULL DEFAULT '{}';
+    ALTER TABLE agents ADD COLUMN in_force   TEXT;
+    ALTER TABLE agents ADD COLUMN plan_stale INTEGER NOT NULL DEFAULT 0 CHECK (plan_stale IN (0, 1));",
+    ),
+];
 
 /// The migrations, in order.
 pub(super) const fn migrations() -> Migrations<'static> {

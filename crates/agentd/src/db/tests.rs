@@ -20,6 +20,9 @@ pub(crate) fn record(id: &str) -> AgentRecord {
         error: None,
         removing: None,
         created_at_us: 5,
+        origins: Origins::new(),
+        in_force: None,
+        plan_stale: false,
         run: None,
     }
 }
@@ -50,6 +53,12 @@ async fn records_round_trip_and_survive_reopening() {
         agent.retry_at_us = Some(7);
         agent.error = Some("e".into());
         agent.removing = Some(Removal::KeepWorkspace);
+        agent.origins = Origins::from([(
+            "file_read: /data/**".to_owned(),
+            Provenance { origin: Origin::Narrowed, since_us: 9 },
+        )]);
+        agent.in_force = Some(aos_core::capability::CapabilitySet::new());
+        agent.plan_stale = true;
         db.put(&agent).await.unwrap();
         agent.run =
             Some(Run { end: Some(End { at_us: None, result: ExitResult::Signal, status: 9 }), ..run(2) });
@@ -112,6 +121,29 @@ async fn a_damaged_record_does_not_hide_the_rest() {
     assert!(agents[1].is_ok());
 }
 
+/// An update finds what version 0.1.0 wrote.
+#[tokio::test]
+async fn records_of_the_first_schema_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let mut connection = Connection::open(dir.path().join("state.sqlite")).unwrap();
+        schema::migrations().to_version(&mut connection, 1).unwrap();
+        let spec = ("web", "hello:1.0.0", format!("sha256:{}", "0".repeat(64)));
+        connection
+            .execute(
+                "INSERT INTO agents (id, reference, digest, lifecycle, arguments, capabilities, limits, target,
+                                     created_at_us)
+                 VALUES (?1, ?2, ?3, 'oneshot', '[\"--x\",\"a b\\n\"]', '[\"file_read: /data/**\"]',
+                         '{\"memory\":\"64M\"}', 'run', 5)",
+                spec,
+            )
+            .unwrap();
+    }
+    let db = Db::open(dir.path()).unwrap();
+    let agents: Vec<_> = db.agents().await.unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!(agents, [record("web")]);
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -120,4 +152,31 @@ async fn a_newer_schema_is_refused() {
         connection.pragma_update(None, "user_version", 999).unwrap();
     }
     assert!(matches!(Db::open(dir.path()), Err(DbError::Migration(_))));
+}
+
+#[tokio::test]
+async fn what_is_inserted_replaces_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    let there = AgentRecord { failures: 7, ..record("b") };
+    db.put(&there).await.unwrap();
+    let error = db.insert_all(&[record("a"), record("b")]).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+    let all = || async { db.agents().await.unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>() };
+    assert_eq!(all().await, std::slice::from_ref(&there), "all or none");
+    db.insert_all(&[record("a"), record("c")]).await.unwrap();
+    db.delete_all(&["a".parse().unwrap(), "c".parse().unwrap()]).await.unwrap();
+    assert_eq!(all().await, [there]);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_inserted_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    let release = db.stall().await;
+    let hasty = db.clone().with_deadline(Duration::from_millis(20));
+    assert!(matches!(hasty.insert_all(&[record("a")]).await, Err(DbError::Deadline)));
+    drop(release);
+    db.ping().await.unwrap();
+    assert!(db.agents().await.unwrap().is_empty());
 }

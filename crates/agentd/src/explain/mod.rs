@@ -6,20 +6,22 @@
 
 mod cgroup;
 mod grants;
+mod namespaces;
 mod process;
 
-use aos_client::explanation::{Explanation, Landlock, LayerRow, Source};
+use aos_client::explanation::{CapabilityRow, Explanation, Landlock, LayerRow, Source};
+use aos_client::{AgentView, CapabilityView};
 use aos_core::id::AgentId;
 use aos_core::report::{LaunchReport, REPORT_MAX_BYTES};
 use aos_sandbox::plan::{CAUSE_BASE, PLAN_MAX_BYTES, SandboxPlan};
 
-use crate::agent::plan_path;
+use crate::agent::{plan_in_force_path, plan_path};
 use crate::failure::Failure;
 use crate::files;
 use crate::packages::Packages;
 use crate::service::Service;
 use crate::settings::Places;
-use crate::systemd::Systemd;
+use crate::systemd::{Systemd, UnitState};
 
 /// Explains an agent, as JSON.
 pub async fn explain<S: Systemd, P: Packages>(
@@ -28,12 +30,11 @@ pub async fn explain<S: Systemd, P: Packages>(
 ) -> Result<String, Failure> {
     let view = service.agent(id).await?;
     let places = service.registry().context().settings.places.clone();
-    let cgroup = match service.registry().context().systemd.read(id).await {
-        Ok(unit) => unit.cgroup,
-        Err(error) => return Err(Failure::failed(&error)),
-    };
-    let id = id.clone();
-    let explanation = tokio::task::spawn_blocking(move || Explainer { places, id, cgroup }.explain(&view))
+    let capabilities = service.capabilities(id)?;
+    let unit = service.registry().context().systemd.read(id).await;
+    let unit = unit.map_err(|error| Failure::failed(&error))?;
+    let explainer = Explainer { places, id: id.clone(), unit, capabilities };
+    let explanation = tokio::task::spawn_blocking(move || explainer.explain(&view))
         .await
         .unwrap_or_else(|error| Err(Failure::failed(&error)))?;
     serde_json::to_string(&explanation).map_err(|error| Failure::failed(&error))
@@ -44,24 +45,26 @@ pub async fn explain<S: Systemd, P: Packages>(
 struct Explainer {
     places: Places,
     id: AgentId,
-    cgroup: String,
+    unit: UnitState,
+    capabilities: Vec<CapabilityView>,
 }
 
 impl Explainer {
-    fn explain(&self, view: &aos_client::AgentView) -> Result<Explanation, Failure> {
-        let plan = self.plan()?;
+    fn explain(&self, view: &AgentView) -> Result<Explanation, Failure> {
         let mut notes = Vec::new();
+        let plan = self.plan(view, &mut notes)?;
         let report = self.report(&mut notes);
         let payload =
-            view.main_pid.and_then(|main| process::payload_of(&self.places.proc, main, &self.cgroup));
+            view.main_pid.and_then(|main| process::payload_of(&self.places.proc, main, &self.unit.cgroup));
         if view.main_pid.is_none() {
             notes.push("nothing runs: what is in force is what the launcher saw in the last run".to_owned());
         } else if payload.is_none() {
             notes.push("the agent's process has no entry in /proc yet, or has just ended".to_owned());
         }
         let mut layers: Vec<LayerRow> = report.iter().flat_map(launcher_rows).collect();
+        layers.extend(namespaces::row(&self.places.proc, report.as_ref().filter(|_| payload.is_some())));
         layers.extend(process::rows(&self.places.proc, payload, &plan, view.uid));
-        layers.extend(cgroup::rows(&self.places.cgroups, &self.cgroup, &plan.unit));
+        layers.extend(cgroup::rows(&self.places.cgroups, &self.unit, &plan.unit));
         let landlock = report.as_ref().and_then(|report| report.landlock.clone());
         Ok(Explanation {
             agent: view.id.clone(),
@@ -75,15 +78,38 @@ impl Explainer {
                 effective_abi: landlock.effective_abi,
                 missing: landlock.missing,
             }),
+            capabilities: self.capabilities.iter().map(capability_row).collect(),
             grants: grants::grants(&plan),
             layers,
             notes,
         })
     }
 
-    fn plan(&self) -> Result<SandboxPlan, Failure> {
-        let bytes = files::read_bounded(&plan_path(&self.places, &self.id), PLAN_MAX_BYTES)
-            .map_err(|error| Failure::failed(&error).with_hint("start the agent once to make its plan"))?;
+    /// The plan of the run that goes on, or of the next one when nothing runs.
+    fn plan(&self, view: &AgentView, notes: &mut Vec<String>) -> Result<SandboxPlan, Failure> {
+        let path = match &view.in_force {
+            None => plan_path(&self.places, &self.id),
+            Some(_) => {
+                notes.push(
+                    "what it may do was changed since this run began: what is revoked is still in force until it is \
+                     restarted, and what is granted is not yet"
+                        .to_owned(),
+                );
+                plan_in_force_path(&self.places, &self.id)
+            }
+        };
+        let read = match files::read_bounded(&path, PLAN_MAX_BYTES) {
+            Err(error) if view.in_force.is_some() => {
+                notes.push(format!(
+                    "the plan that this run began with is not kept, so what is asked is shown as the next start has it: {}",
+                    crate::failure::chain(&error)
+                ));
+                files::read_bounded(&plan_path(&self.places, &self.id), PLAN_MAX_BYTES)
+            }
+            read => read,
+        };
+        let bytes =
+            read.map_err(|error| Failure::failed(&error).with_hint("start the agent once to make its plan"))?;
         SandboxPlan::parse(&bytes).map_err(|error| Failure::failed(&error))
     }
 
@@ -112,6 +138,15 @@ impl Explainer {
                 None
             }
         }
+    }
+}
+
+fn capability_row(view: &CapabilityView) -> CapabilityRow {
+    CapabilityRow {
+        capability: view.capability.clone(),
+        enforced_by: view.enforced_by.clone(),
+        declared: view.declared,
+        in_force: view.in_force,
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use aos_client::explanation::{LayerRow, Source};
-use aos_sandbox::plan::{CAUSE_BASE, Resource, SandboxPlan};
+use aos_sandbox::plan::{CAUSE_BASE, Filter, Outline, Resource, SandboxPlan};
 
 use crate::files;
 
@@ -93,7 +93,7 @@ fn layers<'a>(plan: &'a SandboxPlan, uid: Option<u32>) -> Vec<Layer<'a>> {
         layer("user", user_asked, move |process| user(process, &number)),
         layer("no_new_privs", "1", no_new_privileges),
         layer("capabilities", "none, in no set", capabilities),
-        layer("seccomp", "filter (mode 2)", seccomp),
+        layer("seccomp", seccomp_asked(plan), seccomp),
         layer("pid namespace", "its own", pid_namespace),
         layer("user namespace", "its own, with one user", user_namespace),
         layer("network", "only lo", network),
@@ -144,6 +144,11 @@ fn read(path: &Path) -> Option<String> {
     // The name of a process is the one field that the process chooses, and need not be UTF-8.
     let bytes = files::read_bounded(path, FILE_MAX).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn seccomp_asked(plan: &SandboxPlan) -> String {
+    let Filter { policy, instructions, .. } = Outline::of(plan).seccomp;
+    format!("filter {policy}, {instructions} instructions (mode 2)")
 }
 
 fn user(process: &Process, number: &str) -> (String, bool) {

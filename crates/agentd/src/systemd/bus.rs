@@ -14,7 +14,7 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant};
 use zbus_systemd::systemd1::ManagerProxy;
 
 use super::jobs::Jobs;
-use super::unit::{Phase, UnitState, launcher_words};
+use super::unit::{Freezer, Phase, UnitState, launcher_words};
 use super::{CALL_DEADLINE, Data, Job, Systemd, SystemdError};
 use crate::db::InvocationId;
 
@@ -130,14 +130,18 @@ impl Systemd for SystemBus {
         parse(&unit, &general, &service)
     }
 
-    async fn limit(&self, id: &AgentId, limits: &UnitLimits) -> Result<(), SystemdError> {
+    async fn limit(&self, id: &AgentId, limits: &UnitLimits, had: &UnitLimits) -> Result<(), SystemdError> {
         let unit = id.unit_name();
         let number = |limit: Option<u64>| OwnedVariant::from(limit.unwrap_or(INFINITY));
-        let properties = vec![
+        let mut properties = vec![
             ("MemoryMax".to_owned(), number(limits.memory_max_bytes)),
             ("CPUQuotaPerSecUSec".to_owned(), number(limits.cpu_quota_per_sec_usec)),
             ("TasksMax".to_owned(), number(limits.tasks_max)),
         ];
+        // Each property that is set becomes a file of systemd's; hardly any agent has this one.
+        if limits.io_weight.or(had.io_weight).is_some() {
+            properties.push(("IOWeight".to_owned(), number(limits.io_weight)));
+        }
         call("limit", &unit, self.manager.set_unit_properties(unit.clone(), true, properties)).await
     }
 
@@ -153,6 +157,16 @@ impl Systemd for SystemBus {
         Ok(Job { end: self.jobs.wait(path.as_str()) })
     }
 
+    async fn freeze(&self, id: &AgentId) -> Result<(), SystemdError> {
+        let unit = id.unit_name();
+        call("freeze", &unit, self.manager.freeze_unit(unit.clone())).await
+    }
+
+    async fn thaw(&self, id: &AgentId) -> Result<(), SystemdError> {
+        let unit = id.unit_name();
+        call("thaw", &unit, self.manager.thaw_unit(unit.clone())).await
+    }
+
     async fn reset_failed(&self, id: &AgentId) -> Result<(), SystemdError> {
         let unit = id.unit_name();
         call("reset", &unit, self.manager.reset_failed_unit(unit.clone())).await
@@ -165,6 +179,12 @@ impl Systemd for SystemBus {
             Data::Runtime => "runtime".to_owned(),
         });
         call("clean", &unit, self.manager.clean_unit(unit.clone(), mask.collect())).await
+    }
+
+    async fn work_on_workspace(&self, id: &AgentId) -> Result<Job, SystemdError> {
+        let unit = format!("aos-workspace@{id}.service");
+        let path = call("start", &unit, self.manager.start_unit(unit.clone(), "fail".to_owned())).await?;
+        Ok(Job { end: self.jobs.wait(path.as_str()) })
     }
 
     async fn remove_account(&self, id: &AgentId) -> Result<Job, SystemdError> {
@@ -206,6 +226,7 @@ fn parse(
     let words = launcher_words(&text(service, "StatusText")?);
     Ok(UnitState {
         phase,
+        freezer: Freezer::from_word(&text(general, "FreezerState")?),
         invocation: InvocationId::from_bytes(&invocation),
         // A word of a later systemd is a failure of some kind: never a success.
         result: text(service, "Result")?.parse().unwrap_or(ExitResult::Resources),
@@ -222,7 +243,9 @@ fn parse(
             memory_max_bytes: limit("MemoryMax")?,
             cpu_quota_per_sec_usec: limit("CPUQuotaPerSecUSec")?,
             tasks_max: limit("TasksMax")?,
-            runtime_max_usec: None,
+            runtime_max_usec: limit("RuntimeMaxUSec")?,
+            // Unset is all ones, as infinity is.
+            io_weight: limit("IOWeight")?,
         },
     })
 }

@@ -15,7 +15,7 @@ use aos_core::id::AgentId;
 use aos_sandbox::plan::UnitLimits;
 use tokio::sync::oneshot;
 
-pub use unit::{Phase, UnitState};
+pub use unit::{Freezer, Phase, UnitState};
 
 /// Longest wait for systemd's answer to one call; jobs have their own deadlines.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(25);
@@ -64,6 +64,8 @@ pub enum JobResult {
     Failed,
     /// Something the unit requires failed.
     Dependency,
+    /// The unit is frozen, and systemd neither starts nor stops such a unit.
+    Frozen,
     /// A word this program does not know, or skipped.
     Other,
 }
@@ -78,6 +80,7 @@ impl JobResult {
             "timeout" => Self::Timeout,
             "failed" => Self::Failed,
             "dependency" => Self::Dependency,
+            "frozen" => Self::Frozen,
             _ => Self::Other,
         }
     }
@@ -109,20 +112,27 @@ pub trait Systemd: Send + Sync + 'static {
     fn release(&self, id: &AgentId) -> impl Future<Output = Result<(), SystemdError>> + Send;
     /// Reads the unit.
     fn read(&self, id: &AgentId) -> impl Future<Output = Result<UnitState, SystemdError>> + Send;
-    /// Sets all limits, absent ones to infinity.
+    /// Sets all limits, absent ones to infinity; `had` are those that were read.
     fn limit(
         &self,
         id: &AgentId,
         limits: &UnitLimits,
+        had: &UnitLimits,
     ) -> impl Future<Output = Result<(), SystemdError>> + Send;
     /// Queues a start; fails when a contrary job is queued.
     fn start(&self, id: &AgentId) -> impl Future<Output = Result<Job, SystemdError>> + Send;
     /// Queues a stop, which replaces a queued start.
     fn stop(&self, id: &AgentId) -> impl Future<Output = Result<Job, SystemdError>> + Send;
+    /// Freezes every process of the running unit, and returns when all are.
+    fn freeze(&self, id: &AgentId) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Undoes [`Systemd::freeze`].
+    fn thaw(&self, id: &AgentId) -> impl Future<Output = Result<(), SystemdError>> + Send;
     /// Forgets that the unit failed.
     fn reset_failed(&self, id: &AgentId) -> impl Future<Output = Result<(), SystemdError>> + Send;
     /// Starts removing data of the stopped unit; it is done when the unit is inactive again.
     fn clean(&self, id: &AgentId, data: &[Data]) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Queues what the agent's request says about its workspace.
+    fn work_on_workspace(&self, id: &AgentId) -> impl Future<Output = Result<Job, SystemdError>> + Send;
     /// Queues the removal of the agent's Unix user.
     fn remove_account(&self, id: &AgentId) -> impl Future<Output = Result<Job, SystemdError>> + Send;
 }

@@ -44,11 +44,46 @@ impl Phase {
     }
 }
 
+/// systemd's `FreezerState`: whether the processes of a unit get processor time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Freezer {
+    /// They do.
+    #[default]
+    Running,
+    /// On the way to frozen or back.
+    Changing,
+    /// They do not.
+    Frozen,
+    /// They do not, since a slice that holds the unit is frozen: only thawing that thaws the unit.
+    FrozenByParent,
+}
+
+impl Freezer {
+    /// From systemd's word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "frozen" => Self::Frozen,
+            "frozen-by-parent" => Self::FrozenByParent,
+            "freezing" | "freezing-by-parent" | "thawing" => Self::Changing,
+            _ => Self::Running,
+        }
+    }
+
+    /// True when no process of the unit gets processor time.
+    #[must_use]
+    pub const fn is_frozen(self) -> bool {
+        matches!(self, Self::Frozen | Self::FrozenByParent)
+    }
+}
+
 /// A unit as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitState {
     /// What it does.
     pub phase: Phase,
+    /// Whether it is frozen. systemd 257 keeps this word when what was frozen is killed.
+    pub freezer: Freezer,
     /// The current or last run that systemd remembers.
     pub invocation: Option<InvocationId>,
     /// systemd's `Result` of the last run; meaningful at rest.
@@ -104,6 +139,7 @@ impl UnitState {
     pub fn unknown() -> Self {
         Self {
             phase: Phase::Inactive,
+            freezer: Freezer::Running,
             invocation: None,
             result: ExitResult::Success,
             status: 0,
@@ -136,6 +172,7 @@ impl UnitState {
         has(asked.memory_max_bytes, self.limits.memory_max_bytes)
             && has(asked.cpu_quota_per_sec_usec, self.limits.cpu_quota_per_sec_usec)
             && has(asked.tasks_max, self.limits.tasks_max)
+            && has(asked.io_weight, self.limits.io_weight)
     }
 
     /// How the last run ended. Only meaningful at rest.
@@ -162,6 +199,20 @@ mod tests {
         for long in ["x".repeat(100_000), "\u{1b}".repeat(100_000), "\u{20ac}".repeat(1000)] {
             assert_eq!(launcher_words(&long).unwrap().chars().count(), WORDS_MAX);
             assert!(launcher_words(&long).unwrap().ends_with('\u{2026}'));
+        }
+    }
+
+    #[test]
+    fn only_what_is_wholly_frozen_is_frozen() {
+        for (word, frozen) in [
+            ("running", false),
+            ("freezing", false),
+            ("frozen", true),
+            ("frozen-by-parent", true),
+            ("thawing", false),
+            ("", false),
+        ] {
+            assert_eq!(Freezer::from_word(word).is_frozen(), frozen, "{word}");
         }
     }
 

@@ -1,10 +1,14 @@
 //! The supervisor without a bus and without systemd: a world whose systemd and packages are under the test's
 //! control, and whose database and files are real, in a temporary folder.
 
+mod capabilities;
+mod cut_short;
 mod lifecycle;
+mod pause;
 mod recovery;
 mod removal;
 mod trust;
+mod workspace;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -28,7 +32,7 @@ use crate::packages::{Collect, Collected, InUse, Package, Packages, Source};
 use crate::registry::Registry;
 use crate::service::Service;
 use crate::settings::{Limits, Places, Settings};
-use crate::systemd::{Data, Job, JobResult, Phase, Systemd, SystemdError, UnitState};
+use crate::systemd::{Data, Freezer, Job, JobResult, Phase, Systemd, SystemdError, UnitState};
 
 /// Longer than any test takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,7 +60,10 @@ struct Inner {
     next_invocation: u8,
     start: Start,
     hanging: Option<oneshot::Sender<JobResult>>,
+    pub(crate) work: workspace::Work,
     fail_account_removal: bool,
+    /// The boot's target refers to the unit.
+    is_wanted_by_target: bool,
     /// systemd counts references.
     held: i32,
     calls: Vec<String>,
@@ -70,7 +77,9 @@ impl FakeSystemd {
             next_invocation: 1,
             start: Start::Ready,
             hanging: None,
+            work: workspace::Work::default(),
             fail_account_removal: false,
+            is_wanted_by_target: false,
             held: 0,
             calls: Vec::new(),
             now_us,
@@ -119,6 +128,16 @@ impl FakeSystemd {
         self.inner().unit.unit_file_enabled = enabled;
     }
 
+    /// `systemctl freeze` of the unit or of a slice above it, or `thaw`.
+    pub(crate) fn freezer(&self, freezer: Freezer) {
+        self.inner().unit.freezer = freezer;
+    }
+
+    /// The generator links the unit into the boot, or does not.
+    pub(crate) fn wanted_by_target(&self, wanted: bool) {
+        self.inner().is_wanted_by_target = wanted;
+    }
+
     /// systemd forgets a unit that ended well.
     pub(crate) fn collect_garbage(&self) {
         self.inner().unit = UnitState::unknown();
@@ -156,6 +175,22 @@ impl Inner {
         self.unit.why_not_ready = Some(LAUNCHER_WORDS.to_owned());
     }
 
+    /// Freezes or thaws, with systemd's refusals.
+    fn turn(&mut self, id: &AgentId, what: &'static str, to: Freezer) -> Result<(), SystemdError> {
+        self.call(what);
+        let refused = |message: &str| {
+            Err(SystemdError::Refused { what, unit: id.unit_name(), message: message.to_owned() })
+        };
+        if self.unit.phase != Phase::Active {
+            return refused("Unit is not active");
+        }
+        if self.unit.freezer == Freezer::FrozenByParent {
+            return refused("Unit is frozen by a parent slice");
+        }
+        self.unit.freezer = to;
+        Ok(())
+    }
+
     fn call(&mut self, call: &str) {
         self.calls.push(call.to_owned());
     }
@@ -177,6 +212,12 @@ impl Systemd for FakeSystemd {
         let mut inner = self.inner();
         inner.held -= 1;
         inner.call("release");
+        // A unit at rest that nobody holds is unloaded, and what is remembered of it goes with it.
+        let is_unloaded =
+            inner.held == 0 && !inner.is_wanted_by_target && inner.unit.phase == Phase::Inactive;
+        if is_unloaded && inner.unit.freezer == Freezer::Frozen {
+            inner.unit.freezer = Freezer::Running;
+        }
         Ok(())
     }
 
@@ -184,7 +225,7 @@ impl Systemd for FakeSystemd {
         Ok(self.inner().unit.clone())
     }
 
-    async fn limit(&self, _: &AgentId, limits: &UnitLimits) -> Result<(), SystemdError> {
+    async fn limit(&self, _: &AgentId, limits: &UnitLimits, _: &UnitLimits) -> Result<(), SystemdError> {
         let mut inner = self.inner();
         inner.call(&format!("limit {:?}", limits.memory_max_bytes));
         inner.unit.limits = UnitLimits { runtime_max_usec: None, ..*limits };
@@ -194,7 +235,12 @@ impl Systemd for FakeSystemd {
     async fn start(&self, id: &AgentId) -> Result<Job, SystemdError> {
         let mut inner = self.inner();
         inner.call("start");
+        if inner.unit.freezer.is_frozen() {
+            return Ok(ended(JobResult::Frozen));
+        }
         match inner.start {
+            // Somebody else was faster.
+            Start::Ready if inner.unit.phase == Phase::Active => Ok(ended(JobResult::Done)),
             Start::Ready => {
                 inner.begin();
                 Ok(ended(JobResult::Done))
@@ -221,6 +267,10 @@ impl Systemd for FakeSystemd {
     async fn stop(&self, _: &AgentId) -> Result<Job, SystemdError> {
         let mut inner = self.inner();
         inner.call("stop");
+        // systemd 257: "Cannot stop frozen unit".
+        if inner.unit.freezer.is_frozen() {
+            return Ok(ended(JobResult::Frozen));
+        }
         if let Some(start) = inner.hanging.take() {
             start.send(JobResult::Canceled).unwrap();
         }
@@ -229,6 +279,14 @@ impl Systemd for FakeSystemd {
             inner.unit.main_pid = 0;
         }
         Ok(ended(JobResult::Done))
+    }
+
+    async fn freeze(&self, id: &AgentId) -> Result<(), SystemdError> {
+        self.inner().turn(id, "freeze", Freezer::Frozen)
+    }
+
+    async fn thaw(&self, id: &AgentId) -> Result<(), SystemdError> {
+        self.inner().turn(id, "thaw", Freezer::Running)
     }
 
     async fn reset_failed(&self, _: &AgentId) -> Result<(), SystemdError> {
@@ -244,6 +302,10 @@ impl Systemd for FakeSystemd {
         Ok(())
     }
 
+    async fn work_on_workspace(&self, id: &AgentId) -> Result<Job, SystemdError> {
+        self.inner().work_on_workspace(id)
+    }
+
     async fn remove_account(&self, _: &AgentId) -> Result<Job, SystemdError> {
         let mut inner = self.inner();
         inner.call("remove account");
@@ -257,6 +319,15 @@ pub(crate) struct FakePackages {
     packages: Mutex<Vec<Package>>,
     /// The trust policy refuses all of them.
     distrusted: Mutex<bool>,
+    /// Waits at the next question whether a package is trusted.
+    waiting: Mutex<Option<Arc<Waiting>>>,
+}
+
+/// A question that waits until the test lets it go on.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) asked: tokio::sync::Notify,
+    pub(crate) go_on: tokio::sync::Notify,
 }
 
 impl Packages for FakePackages {
@@ -288,6 +359,11 @@ impl Packages for FakePackages {
     }
 
     async fn check_trust(&self, reference: &PackageRef, _: &Digest) -> Result<(), Failure> {
+        let waiting = self.waiting.lock().unwrap().take();
+        if let Some(waiting) = waiting {
+            waiting.asked.notify_one();
+            waiting.go_on.notified().await;
+        }
         match *self.distrusted.lock().unwrap() {
             true => Err(Failure::untrusted(format!("{reference} is not trusted"))),
             false => Ok(()),
@@ -317,6 +393,8 @@ pub(crate) struct World {
     pub(crate) systemd: FakeSystemd,
     packages: Arc<FakePackages>,
     boot: u32,
+    pub(crate) max_agents: usize,
+    pub(crate) db_deadline: Duration,
 }
 
 /// A running supervisor.
@@ -353,14 +431,28 @@ impl World {
             package(&rootfs, 2, &json("always", "persistent", "", "{}")),
             package(&rootfs, 3, &json("online", "oneshot", "\"net: example.org:443\"", "{}")),
             package(&rootfs, 4, &json("short", "oneshot", "", r#"{"runtime":"10s"}"#)),
+            package(
+                &rootfs,
+                5,
+                &json("layered", "oneshot", "", "{}").replace(
+                    r#""workdir":"/workspace""#,
+                    r#""workdir":"/workspace","workspace":"transactional""#,
+                ),
+            ),
         ];
         let now_us = Arc::new(AtomicU64::new(1_000_000_000_000));
         Self {
             dir,
             systemd: FakeSystemd::new(Arc::clone(&now_us)),
             now_us,
-            packages: Arc::new(FakePackages { packages: Mutex::new(packages), distrusted: Mutex::default() }),
+            packages: Arc::new(FakePackages {
+                packages: Mutex::new(packages),
+                distrusted: Mutex::default(),
+                waiting: Mutex::default(),
+            }),
             boot: 1,
+            max_agents: 2,
+            db_deadline: PATIENCE,
         }
     }
 
@@ -371,6 +463,13 @@ impl World {
     /// Whether the trust policy refuses every package from now on.
     pub(crate) fn distrust(&self, distrusted: bool) {
         *self.packages.distrusted.lock().unwrap() = distrusted;
+    }
+
+    /// Makes the next question whether a package is trusted wait.
+    pub(crate) fn wait_at_trust(&self) -> Arc<Waiting> {
+        let waiting = Arc::new(Waiting::default());
+        *self.packages.waiting.lock().unwrap() = Some(Arc::clone(&waiting));
+        waiting
     }
 
     pub(crate) fn pass(&self, seconds: u64) {
@@ -387,13 +486,14 @@ impl World {
         let db = loop {
             match Db::open(&self.path("state")) {
                 Err(DbError::Locked(_)) => tokio::task::yield_now().await,
-                other => break other.unwrap(),
+                other => break other.unwrap().with_deadline(self.db_deadline),
             }
         };
         let settings = Settings {
             places: Places {
                 state: self.path("state"),
                 workspaces: self.path("workspaces"),
+                changes: self.path("changes"),
                 reports: self.path("reports"),
                 enabled: self.path("enabled"),
                 trust: self.path("trust.d"),
@@ -401,7 +501,7 @@ impl World {
                 cgroups: self.path("cgroups"),
                 proc: self.path("proc"),
             },
-            limits: Limits { max_agents: 2, ..Limits::default() },
+            limits: Limits { max_agents: self.max_agents, ..Limits::default() },
             boot_id: self.boot.to_string(),
         };
         let now_us = Arc::clone(&self.now_us);

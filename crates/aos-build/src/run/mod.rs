@@ -50,6 +50,7 @@ pub use changes::{Change, ChangeKind, Changes, ChangesError, Entries};
 pub use endpoint::{Endpoint, EndpointError, Host};
 pub use error::RunError;
 pub use output::{Output, Stream};
+pub use scratch::remove as remove_tree;
 
 /// Everything about one step.
 #[derive(Clone, Debug)]

@@ -70,7 +70,7 @@ struct Frame {
 
 /// Removes a directory with all in it, however deep and whatever its modes: one descriptor goes down
 /// and, by `..`, up again.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     let mut current = open_directory(CWD, path)?;
     let mut frames =
         vec![Frame { name: CString::default(), identity: identity(&current)?, left: clear(&current)? }];

@@ -7,7 +7,7 @@ use super::tree::Node;
 use super::{AGENTFILE_MAX_BYTES, Arguments, Format, Metadata};
 use super::{json, toml_format, yaml};
 use crate::capability::Capability;
-use crate::config::{Entrypoint, Env, Lifecycle, Limits, PackageKind};
+use crate::config::{Entrypoint, Env, Isolation, Lifecycle, Limits, PackageKind, Workspace};
 use crate::dependency::Dependency;
 use crate::macros::serde_as_text;
 use crate::path::{AbsolutePath, PATH_MAX_BYTES};
@@ -81,6 +81,8 @@ pub(super) struct PartialRun {
     pub(super) env: Env,
     pub(super) workdir: Option<AbsolutePath>,
     pub(super) lifecycle: Option<Lifecycle>,
+    pub(super) workspace: Option<Workspace>,
+    pub(super) isolation: Option<Isolation>,
 }
 
 /// The section `build` of one file; the stages are decoded once the arguments are known.

@@ -1,6 +1,8 @@
 //! The fields of each section: those that this version takes, and those that the design has and
 //! this version does not enforce. Decoder, messages and schema use these tables.
 
+use crate::capability::{KNOWN, QUALIFIERS};
+
 /// The fields of one section.
 pub(super) struct Fields {
     /// Fields that are taken.
@@ -21,7 +23,7 @@ pub(super) const TOP: Fields = Fields {
         "capabilities",
         "limits",
     ],
-    later: &["budget", "approval_required", "memory", "isolation", "schedule"],
+    later: &["budget", "approval_required", "memory", "schedule"],
 };
 
 /// Sections of what is started: a skill has none of them.
@@ -47,7 +49,7 @@ pub(super) const STEP_RUN: Fields =
     Fields { known: &["command", "net", "cache", "secrets", "timeout"], later: &[] };
 
 pub(super) const RUN: Fields = Fields {
-    known: &["entrypoint", "env", "workdir", "lifecycle"],
+    known: &["entrypoint", "env", "workdir", "lifecycle", "workspace", "isolation"],
     later: &["model", "system_prompt", "schedule"],
 };
 
@@ -55,11 +57,10 @@ pub(super) const RUN: Fields = Fields {
 pub(super) const DEPENDENCY: Fields =
     Fields { known: &["agent", "skill", "mcp", "service", "volume", "version", "from", "size"], later: &[] };
 
-pub(super) const LIMITS: Fields =
-    Fields { known: &["memory", "cpu", "tasks", "runtime", "open_files"], later: &["disk", "gpu"] };
-
-/// What may stand beside a capability in a mapping.
-pub(super) const CAPABILITY_OPTIONS: &[&str] = &["approval", "max_calls", "max_bytes", "expires"];
+pub(super) const LIMITS: Fields = Fields {
+    known: &["memory", "cpu", "tasks", "runtime", "open_files", "disk", "io_weight"],
+    later: &["gpu"],
+};
 
 /// Kinds of package that the design has and this version does not make.
 pub(super) const LATER_KINDS: &[&str] = &["World"];
@@ -68,11 +69,13 @@ pub(super) const LATER_KINDS: &[&str] = &["World"];
 const ALL: [&Fields; 10] =
     [&TOP, &METADATA, &BUILD, &STAGE, &STEP, &COPY, &STEP_RUN, &RUN, &DEPENDENCY, &LIMITS];
 
-/// Sorts the fields of a section into the order in which its table has them; fields of no one table
-/// stay as they are.
+/// Sorts the fields of a section into the order in which its table has them, a capability and its
+/// qualifiers into that of the grammar; fields of no one table stay as they are.
 pub(super) fn sort<T>(named: &mut [(&str, T)]) {
-    let has_all = |fields: &&&Fields| named.iter().all(|(name, _)| fields.known.contains(name));
-    if let Some(fields) = ALL.iter().find(has_all) {
-        named.sort_by_key(|(name, _)| fields.known.iter().position(|known| known == name));
+    let of_capability: Vec<&str> = KNOWN.iter().chain(&QUALIFIERS).map(|(name, _)| *name).collect();
+    let mut tables = ALL.iter().map(|fields| fields.known).chain([of_capability.as_slice()]);
+    let has_all = |table: &&[&str]| named.iter().all(|(name, _)| table.contains(name));
+    if let Some(table) = tables.find(has_all) {
+        named.sort_by_key(|(name, _)| table.iter().position(|known| known == name));
     }
 }

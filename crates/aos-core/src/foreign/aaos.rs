@@ -9,7 +9,7 @@ use super::reader::Field;
 use super::yaml::Yaml;
 use super::{Converted, FIRST_VERSION, ForeignError, Remarks, finish, format_of, name, program};
 use crate::agentfile::{API_VERSION, read};
-use crate::capability::{CAPABILITIES_MAX, Capability, CapabilitySet};
+use crate::capability::{CAPABILITIES_MAX, Capability, CapabilitySet, NotEnforceable};
 use crate::config::PackageKind;
 use crate::path::AbsolutePath;
 use crate::quoted::Quoted;
@@ -157,10 +157,10 @@ fn capability(remarks: &mut Remarks, item: &Field<'_>) -> Vec<Capability> {
 /// One capability of ours, when it can be enforced.
 fn grant(remarks: &mut Remarks, item: &Field<'_>, name: &str, value: &str) -> Vec<Capability> {
     let parsed = Capability::from_parts(name, value).map_err(|error| error.to_string());
-    match parsed.and_then(|capability| match &capability {
+    match parsed.and_then(|capability| match capability.check_enforceable() {
         // Refused at start until there is a broker, and kept: what it asks for is clear.
-        Capability::Net(..) => Ok(capability),
-        _ => capability.check_enforceable().map(|()| capability.clone()).map_err(|error| error.to_string()),
+        Ok(()) | Err(NotEnforceable::Broker(_)) => Ok(capability),
+        Err(error) => Err(error.to_string()),
     }) {
         Ok(capability) => vec![capability],
         Err(why) => {

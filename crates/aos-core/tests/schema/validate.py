@@ -97,6 +97,12 @@ def any_of(rule, value, _schema, path):
     return None if None in found else " or ".join(found)
 
 
+def one_of(rule, value, _schema, path):
+    """`oneOf`."""
+    count = [wrong(one, value, path) for one in rule].count(None)
+    return None if count == 1 else f"{path}: {count} of the forms fit, expected one"
+
+
 def all_of(rule, value, _schema, path):
     """`allOf`."""
     return first(wrong(one, value, path) for one in rule)
@@ -121,6 +127,7 @@ def unique(_rule, value, _schema, path):
 KEYWORDS = {
     "type": type_of, "pattern": pattern, "properties": properties, "additionalProperties": additional,
     "propertyNames": names, "items": items, "prefixItems": prefix, "required": required, "anyOf": any_of,
+    "oneOf": one_of,
     "uniqueItems": unique, "allOf": all_of, "not": none_of, "if": condition,
     "const": lambda rule, value, _, path: None if value == rule else f"{path}: expected {rule!r}",
     "enum": lambda rule, value, _, path: None if value in rule else f"{path}: expected one of {rule}",

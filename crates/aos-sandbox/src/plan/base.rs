@@ -4,9 +4,7 @@
 use aos_core::path::AbsolutePath;
 
 use super::etc::GeneratedFile;
-use super::{
-    Access, Bind, BindAccess, CAUSE_BASE, Links, Missing, Node, Part, PathRule, PlanError, Shape, TreeEntry,
-};
+use super::{Access, CAUSE_BASE, Links, Missing, Node, Part, PathRule, PlanError, TreeEntry};
 
 /// The workspace, inside.
 pub(super) const WORKSPACE: &str = "/workspace";
@@ -90,19 +88,13 @@ fn host_directory(path: &str, missing: Missing) -> Result<TreeEntry, PlanError> 
 }
 
 /// Processes, devices, memory and the workspace.
-pub(super) fn own(workspace: &AbsolutePath) -> Result<Vec<TreeEntry>, PlanError> {
-    let workspace = Bind {
-        source: workspace.clone(),
-        access: BindAccess::Write,
-        shape: Shape::Directory,
-        missing: Missing::Error,
-    };
+pub(super) fn own(workspace: Node) -> Result<Vec<TreeEntry>, PlanError> {
     Ok(vec![
         entry("/proc", Node::Proc)?,
         entry("/dev", Node::Devices)?,
         entry("/dev/shm", Node::Tmpfs { size_bytes: SHM_BYTES, inodes: TMPFS_INODES })?,
         entry("/tmp", Node::Tmpfs { size_bytes: TMP_BYTES, inodes: TMPFS_INODES })?,
-        entry(WORKSPACE, Node::Bind(workspace))?,
+        entry(WORKSPACE, workspace)?,
     ])
 }
 

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use aos_core::config::RootKind;
+use aos_core::config::{Isolation, RootKind};
 use aos_core::path::AbsolutePath;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -196,6 +196,7 @@ pub fn build(input: &BuildInput<'_>) -> Result<SandboxPlan, BuildError> {
     Ok(SandboxPlan {
         version: PLAN_VERSION,
         purpose: Purpose::Build,
+        isolation: Isolation::Native,
         agent: HOSTNAME.parse().map_err(|_| BuildError::Text("the host name"))?,
         program: Program { argv: input.command.to_vec(), env: environment(input), cwd: input.cwd.clone() },
         root: input.root,

@@ -1,6 +1,9 @@
 //! What holds for every plan, and what for agents' and for steps' alone.
 
+use aos_core::config::Isolation;
+
 use super::build::is_name;
+use super::workspace::LOWER_MAX;
 use super::{ENTRIES_MAX, Listener, Node, PLAN_VERSION, Purpose, ReadError, SandboxPlan};
 use crate::seccomp::Policy;
 
@@ -55,6 +58,13 @@ impl SandboxPlan {
         if self.tree.iter().any(|entry| entry.node.is_of_build()) {
             return mixed("a part of a build's file tree");
         }
+        let is_layered = |node: &Node| match node {
+            Node::Transaction { lower, .. } => (1..=LOWER_MAX).contains(&lower.len()),
+            _ => true,
+        };
+        if !self.tree.iter().all(|entry| is_layered(&entry.node)) {
+            return Err(ReadError::Layers);
+        }
         match self.program.argv.first() {
             Some(program) if program.starts_with('/') => Ok(()),
             _ => Err(ReadError::NoProgram),
@@ -65,6 +75,9 @@ impl SandboxPlan {
         let mixed = |what| Err(ReadError::Mixed { purpose: "a build", what });
         if self.seccomp != Policy::Build {
             return mixed("another system call policy than a build's");
+        }
+        if self.isolation != Isolation::Native {
+            return mixed("an isolation of its own");
         }
         let mut roots =
             self.tree.iter().enumerate().filter(|(_, entry)| {
@@ -77,7 +90,9 @@ impl SandboxPlan {
         if !is_root_first || roots.next().is_some() {
             return mixed("another root than one writable union, first");
         }
-        if self.tree.iter().any(|entry| matches!(entry.node, Node::Bind(_) | Node::Generated(_))) {
+        let is_agents =
+            |node: &Node| matches!(node, Node::Bind(_) | Node::Generated(_) | Node::Transaction { .. });
+        if self.tree.iter().any(|entry| is_agents(&entry.node)) {
             return mixed("a part of an agent's file tree");
         }
         if !self.listen.is_empty() {
@@ -106,6 +121,7 @@ impl Node {
             | Self::Generated(_)
             | Self::Bind(_)
             | Self::Overlay { .. }
+            | Self::Transaction { .. }
             | Self::Copy { .. }
             | Self::Tmpfs { .. }
             | Self::Proc

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aos_core::config::{ResolvedAgent, RootKind, RunConfig};
+use aos_core::config::{Isolation, ResolvedAgent, RootKind, RunConfig, Workspace};
 use aos_core::id::AgentId;
 use aos_core::path::AbsolutePath;
 
@@ -10,9 +10,10 @@ use super::base::{self, WORKSPACE};
 use super::grants::{self, GrantParts, Kept};
 use super::package::{self, PackageParts};
 use super::unit::{self, UnitLimits};
+use super::workspace::{self, LOWER_MAX, Transaction};
 use super::{
-    CAUSE_ENTRYPOINT, ENTRIES_MAX, Links, PLAN_VERSION, PlanError, Program, ProgramRule, Purpose, Reach,
-    SandboxPlan,
+    CAUSE_ENTRYPOINT, ENTRIES_MAX, Links, Node, PLAN_VERSION, PlanError, Program, ProgramRule, Purpose,
+    Reach, SandboxPlan,
 };
 use crate::rootfs::RootfsEntry;
 use crate::seccomp::Policy;
@@ -33,21 +34,53 @@ pub struct PlanInput<'a> {
     pub rootfs: &'a AbsolutePath,
     /// What is in it: [`crate::rootfs::scan`].
     pub entries: &'a [RootfsEntry],
-    /// The agent's own data, on the host.
+    /// The agent's own data, on the host. In a transaction it is what lies below the changes.
     pub workspace: &'a AbsolutePath,
 }
 
 /// Derives the plan, or says which declaration cannot be enforced and what to write instead.
 pub fn derive(input: &PlanInput<'_>) -> Result<SandboxPlan, PlanError> {
+    if input.agent.run()?.workspace == Workspace::Transactional {
+        return Err(PlanError::NotTransactional);
+    }
+    derive_over(input, workspace::direct(input.workspace), &[])
+}
+
+/// The same, with a workspace whose changes are kept apart.
+pub fn derive_transaction(
+    input: &PlanInput<'_>,
+    transaction: &Transaction<'_>,
+) -> Result<SandboxPlan, PlanError> {
+    let count = transaction.lower.len();
+    if count > LOWER_MAX {
+        return Err(PlanError::Layers(count));
+    }
+    let mut own = transaction.lower.to_vec();
+    own.push(transaction.changes.clone());
+    derive_over(input, transaction.node(), &own)
+}
+
+/// `own` is what belongs to the workspace beside the input's.
+fn derive_over(
+    input: &PlanInput<'_>,
+    workspace: Node,
+    own: &[AbsolutePath],
+) -> Result<SandboxPlan, PlanError> {
     let run = input.agent.run()?;
     if let Some(obstacle) =
         input.agent.dependencies.iter().find_map(|needed| needed.declared().not_enforceable())
     {
         return Err(PlanError::Dependency(obstacle));
     }
+    if run.isolation == Isolation::Vm {
+        return Err(PlanError::Isolation(run.isolation));
+    }
+    if input.agent.limits.disk.is_some() {
+        return Err(PlanError::Disk);
+    }
     let kind = input.agent.root;
     let package = package::place(kind, input.rootfs, input.entries)?;
-    let kept = Kept::new(input.rootfs, input.workspace)?;
+    let kept = Kept::new([input.rootfs, input.workspace].into_iter().chain(own))?;
     let grants = grants::apply(&input.agent.capabilities, &package.provided, &kept)?;
     let entrypoint = entrypoint(run, &package.provided, &grants)?;
 
@@ -58,7 +91,7 @@ pub fn derive(input: &PlanInput<'_>) -> Result<SandboxPlan, PlanError> {
     tree.extend(if is_host { base::host_usr(has_usr)? } else { Vec::new() });
     tree.extend(package_tree);
     tree.extend(if is_host { base::host_etc()? } else { Vec::new() });
-    tree.extend(base::own(input.workspace)?);
+    tree.extend(base::own(workspace)?);
     tree.extend(grants.tree);
 
     let mut landlock = base::own_rules()?;
@@ -71,6 +104,7 @@ pub fn derive(input: &PlanInput<'_>) -> Result<SandboxPlan, PlanError> {
     let plan = SandboxPlan {
         version: PLAN_VERSION,
         purpose: Purpose::Agent,
+        isolation: run.isolation,
         agent: input.id.clone(),
         program: program(input, run)?,
         root: kind,

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::workspace::LOWER_MAX;
 use super::{ENTRIES_MAX, PLAN_MAX_BYTES, PLAN_VERSION};
 
 /// Why an agent has no plan. Each message names the capability and what to write instead.
@@ -13,9 +14,23 @@ pub enum PlanError {
     /// A dependency that nothing gives.
     #[error("{0}")]
     Dependency(String),
-    /// The network needs the broker.
+    /// An isolation that nothing enforces.
+    #[error(
+        "`run.isolation: {0}` is not enforced by this version of AOS; remove it to run natively, or write `gvisor` for another kernel than the host's"
+    )]
+    Isolation(aos_core::config::Isolation),
+    /// A workspace whose changes are kept apart, where nothing keeps them apart.
+    #[error("`run.workspace: transactional` is not enforced here; remove it")]
+    NotTransactional,
+    /// Nothing limits a workspace.
+    #[error("`limits.disk` is not enforced by this version of AOS; remove it")]
+    Disk,
+    /// A capability that this version cannot hold an agent to.
+    #[error(transparent)]
+    NotEnforceable(#[from] aos_core::capability::NotEnforceable),
+    /// A right that the kernel does not know.
     #[error("capability `{0}` needs aos-broker, which this version does not have; remove it")]
-    Net(String),
+    Broker(String),
     /// The kernel enforces exact paths and whole subtrees only.
     #[error(
         "capability `{cause}`: the kernel cannot enforce `*` inside a path; name each file, or write `{below}` for everything beneath that directory"
@@ -104,6 +119,11 @@ pub enum PlanError {
         /// How many there are.
         count: usize,
     },
+    /// A fork of a fork of a fork, and so on.
+    #[error(
+        "the workspace would have {0} layers of the agents that it was forked from, at most {LOWER_MAX} are allowed"
+    )]
+    Layers(usize),
 }
 
 /// Why bytes are not a plan.
@@ -129,6 +149,9 @@ pub enum ReadError {
     /// The first argument is not an absolute path.
     #[error("the plan's first argument is not the absolute path of a program")]
     NoProgram,
+    /// The workspace's union is of nothing, or of too much.
+    #[error("the plan's workspace has no layer below the changes, or more than {LOWER_MAX}")]
+    Layers,
     /// The sockets for the caller are not well named.
     #[error("the plan's listeners need different ports above 0, and names of letters, digits and `-`")]
     Listeners,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use aos_core::capability::{Capability, CapabilitySet, KernelPrefix, PathPattern};
+use aos_core::capability::{CapabilitySet, KernelPrefix, PathPattern, Right};
 use aos_core::path::AbsolutePath;
 
 use super::base::{WORKSPACE, known};
@@ -15,7 +15,7 @@ use super::{
 
 /// Directories of the kernel and of system services, this system's state among them. Debian's
 /// links into `/run` are here by name, since a plan knows paths and not what they lead to.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 13] = [
     "/proc",
     "/sys",
     "/dev",
@@ -28,6 +28,7 @@ const RESERVED: [&str; 12] = [
     "/var/lib/aos",
     "/var/lib/aos-accounts",
     "/var/lib/aos-agents",
+    "/var/lib/aos-changes",
 ];
 
 /// What a grant is for. The order is that of how much it gives on one path.
@@ -66,9 +67,9 @@ pub(super) struct Kept(Vec<AbsolutePath>);
 
 impl Kept {
     /// What belongs to the system, and this agent's package and workspace wherever they lie.
-    pub(super) fn new(rootfs: &AbsolutePath, workspace: &AbsolutePath) -> Result<Self, PlanError> {
+    pub(super) fn new<'a>(own: impl Iterator<Item = &'a AbsolutePath>) -> Result<Self, PlanError> {
         let mut places = RESERVED.into_iter().map(known).collect::<Result<Vec<_>, _>>()?;
-        for own in [rootfs, workspace] {
+        for own in own {
             if !places.iter().any(|place| own.is_within(place)) {
                 places.push(own.clone());
             }
@@ -114,12 +115,14 @@ pub(super) fn apply(
     let mut grants = Vec::new();
     for capability in capabilities {
         let cause = capability.to_string();
-        match capability {
-            Capability::Net(..) => return Err(PlanError::Net(cause)),
-            Capability::Listen(port) => parts.listen.push(ListenRule { port: *port, cause }),
-            Capability::FileRead(pattern) => grants.push(grant(cause, Use::Read, pattern, kept)?),
-            Capability::FileWrite(pattern) => grants.push(grant(cause, Use::Write, pattern, kept)?),
-            Capability::Exec(pattern) => grants.push(grant(cause, Use::Execute, pattern, kept)?),
+        capability.check_enforceable()?;
+        match capability.right() {
+            Right::Listen(port) => parts.listen.push(ListenRule { port: *port, cause }),
+            Right::FileRead(pattern) => grants.push(grant(cause, Use::Read, pattern, kept)?),
+            Right::FileWrite(pattern) => grants.push(grant(cause, Use::Write, pattern, kept)?),
+            Right::Exec(pattern) => grants.push(grant(cause, Use::Execute, pattern, kept)?),
+            // What is not the kernel's is refused above.
+            _ => return Err(PlanError::Broker(cause)),
         }
     }
     refuse_writable_programs(&grants)?;

@@ -15,20 +15,23 @@ mod derive;
 mod error;
 mod etc;
 mod grants;
+mod outline;
 mod package;
 #[cfg(test)]
 mod tests;
 mod unit;
+pub mod workspace;
 
 pub use build::{BuildFile, BuildInput, build};
-pub use derive::{PlanInput, derive};
+pub use derive::{PlanInput, derive, derive_transaction};
 pub use error::{PlanError, ReadError};
 pub use etc::{GeneratedFile, Identity};
+pub use outline::{Filter, Limit, Outline, Row};
 pub use unit::UnitLimits;
 
 use std::collections::BTreeMap;
 
-use aos_core::config::RootKind;
+use aos_core::config::{Isolation, RootKind};
 use aos_core::id::AgentId;
 use aos_core::path::AbsolutePath;
 use serde::{Deserialize, Serialize};
@@ -58,6 +61,10 @@ pub struct SandboxPlan {
     /// What runs inside.
     #[serde(default, skip_serializing_if = "Purpose::is_agent")]
     pub purpose: Purpose,
+    /// What holds the agent in. `aos-launch` applies a native plan itself and hands any other to
+    /// `aos-isolate`.
+    #[serde(default, skip_serializing_if = "Isolation::is_default")]
+    pub isolation: Isolation,
     /// The agent; also its hostname. Of a step, [`build::HOSTNAME`].
     pub agent: AgentId,
     /// What is executed.
@@ -153,6 +160,15 @@ pub enum Node {
         /// What to do when the host lacks one of the directories.
         missing: Missing,
     },
+    /// The workspace as a transaction: a writable union whose changes are kept apart. Always
+    /// `nosuid,nodev,noexec`. On top are the changes, then the snapshots that the folder of changes has when
+    /// the agent starts, the newest first, then `lower`.
+    Transaction {
+        /// Directories of the host that stay as they are, the topmost first, at least one.
+        lower: Vec<AbsolutePath>,
+        /// The folder of changes: [`workspace`] has its layout.
+        changes: AbsolutePath,
+    },
     /// A copy of a small file of the host, made when the agent starts; a symbolic link is repeated.
     Copy {
         /// Where it is on the host.
@@ -238,9 +254,9 @@ pub enum BindAccess {
 pub enum Shape {
     /// A directory.
     Directory,
-    /// Anything but a directory.
+    /// A regular file.
     File,
-    /// Anything; a symbolic link is repeated in the tree instead of being mounted.
+    /// A regular file or a directory; a symbolic link is repeated in the tree instead of being mounted.
     Mirror,
 }
 

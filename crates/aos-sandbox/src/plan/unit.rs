@@ -28,6 +28,9 @@ pub struct UnitLimits {
     pub tasks_max: Option<u64>,
     /// `RuntimeMaxUSec`: microseconds.
     pub runtime_max_usec: Option<u64>,
+    /// `IOWeight`: 1 to 10000; without a limit every unit has 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<u64>,
 }
 
 impl UnitLimits {
@@ -38,6 +41,7 @@ impl UnitLimits {
             cpu_quota_per_sec_usec: limits.cpu.map(|quota| quota.usec_per_sec()),
             tasks_max: limits.tasks.map(|count| u64::from(count.get()) + LAUNCHER_TASKS),
             runtime_max_usec: limits.runtime.map(|span| span.usec()),
+            io_weight: limits.io_weight.map(|weight| u64::from(weight.get())),
         }
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Numbers with the same verdict in a row form one range; a balanced binary search finds the range.
 //! The depth is the logarithm of the number of ranges, and every path ends in a return.
+//!
+//! All of it runs in the compiler, so that a launcher has the filters as they are installed.
+
+#![expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
 
 use aos_sys::seccomp::Instruction;
 
@@ -51,18 +55,196 @@ const BLOCK_DEVICE: u32 = 0o060_000;
 /// `O_CREAT` and `__O_TMPFILE` of asm-generic/fcntl.h: with either, open(2) has a mode.
 const CREATING_FLAGS: u32 = 0o100 | 0o20_000_000;
 
-/// A program for the whole policy. `rows` is in ascending order of number.
-pub(super) fn compile(rows: &[Row], otherwise: Verdict) -> Vec<Instruction> {
-    let mut program = vec![
-        load(DATA_ARCH),
-        branch(JUMP_EQUAL, ARCH_X86_64, 1, 0),
-        ret(RET_KILL_PROCESS),
-        load(DATA_NUMBER),
-        branch(JUMP_AT_LEAST, X32_BIT, 0, 1),
-        ret(RET_KILL_PROCESS),
-    ];
-    program.extend(tree(&ranges(rows, otherwise)));
-    program
+/// A program for a whole policy, of at most `N` instructions. The compiler makes those of the named
+/// policies, and refuses to when one is longer.
+pub(super) struct Program<const N: usize> {
+    instructions: [Instruction; N],
+    length: usize,
+}
+
+impl<const N: usize> Program<N> {
+    /// Makes the program. `rows` is in ascending order of number.
+    pub(super) const fn compile(rows: &[Row], otherwise: Verdict) -> Self {
+        let mut program = Self { instructions: [ret(RET_KILL_PROCESS); N], length: 0 };
+        program.extend(&[
+            load(DATA_ARCH),
+            branch(JUMP_EQUAL, ARCH_X86_64, 1, 0),
+            ret(RET_KILL_PROCESS),
+            load(DATA_NUMBER),
+            branch(JUMP_AT_LEAST, X32_BIT, 0, 1),
+            ret(RET_KILL_PROCESS),
+        ]);
+        let ranges = Ranges::<N>::of(rows, otherwise);
+        program.tree(ranges.as_slice());
+        program
+    }
+
+    /// The instructions.
+    pub(super) const fn as_slice(&self) -> &[Instruction] {
+        self.instructions.split_at(self.length).0
+    }
+
+    const fn push(&mut self, instruction: Instruction) {
+        self.instructions[self.length] = instruction;
+        self.length += 1;
+    }
+
+    const fn extend(&mut self, instructions: &[Instruction]) {
+        let mut index = 0;
+        while index < instructions.len() {
+            self.push(instructions[index]);
+            index += 1;
+        }
+    }
+
+    /// A search over ranges, with the number in the accumulator.
+    const fn tree(&mut self, ranges: &[Range]) {
+        let (low, high) = ranges.split_at(ranges.len() / 2);
+        let Some(pivot) = high.first() else { return };
+        if low.is_empty() {
+            return self.leaf(pivot.verdict);
+        }
+        let at = self.length;
+        self.push(ret(RET_KILL_PROCESS));
+        self.tree(low);
+        let over = self.length - at - 1;
+        if over <= u8::MAX as usize {
+            self.instructions[at] = branch(JUMP_AT_LEAST, pivot.start, over as u8, 0);
+        } else {
+            // A conditional jump reaches 255 instructions; a plain one reaches all.
+            self.push(ret(RET_KILL_PROCESS));
+            let mut index = self.length - 1;
+            while index > at + 1 {
+                self.instructions[index] = self.instructions[index - 1];
+                index -= 1;
+            }
+            self.instructions[at] = branch(JUMP_AT_LEAST, pivot.start, 0, 1);
+            self.instructions[at + 1] = instruction(JUMP, 0, 0, over as u32);
+        }
+        self.tree(high);
+    }
+
+    /// The instructions of one verdict.
+    const fn leaf(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Allow => self.push(ret(RET_ALLOW)),
+            Verdict::Deny => self.push(errno(EPERM)),
+            Verdict::Absent => self.push(errno(ENOSYS)),
+            Verdict::Pretend => self.push(errno(SUCCESS)),
+            Verdict::Check(check) => self.leaf_of_check(check),
+        }
+    }
+
+    const fn leaf_of_check(&mut self, check: Check) {
+        match check {
+            Check::CloneFlags => self.deny_bits(0, CLONE_NAMESPACES),
+            Check::UnshareFlags => self.deny_bits(0, CLONE_NAMESPACES | UNSHARE_TIME),
+            Check::SocketKind => self.socket_kind(EPERM),
+            Check::SocketFamily => self.socket_kind(EAFNOSUPPORT),
+            // TIOCSTI, TIOCLINUX, TIOCSETD of asm-generic/ioctls.h; the kernel takes 32 bits of it.
+            Check::IoctlRequest => self.deny_values(1, &[0x5412, 0x541c, 0x5423]),
+            Check::MemfdFlags => self.memfd_flags(),
+            // PR_SET_MM, PR_SCHED_CORE, PR_SET_PTRACER of linux/prctl.h.
+            Check::PrctlOption => self.deny_values(0, &[35, 62, 0x5961_6d61]),
+            Check::FileMode(mode) => self.deny_bits(mode, SET_ID_BITS),
+            Check::CreationMode(flags) => self.creation_mode(flags),
+            Check::DeviceMode(mode) => self.device_mode(mode),
+            // F_NOTIFY of linux/fcntl.h.
+            Check::FcntlCommand => self.deny_values(1, &[1026]),
+            Check::PrlimitTarget => self.prlimit_target(),
+            // RLIMIT_CORE is 4.
+            Check::SetrlimitResource => {
+                self.extend(&[load(argument_low(0)), branch(JUMP_EQUAL, 4, 0, 1), errno(SUCCESS)]);
+                self.push(ret(RET_ALLOW));
+            }
+        }
+    }
+
+    const fn creation_mode(&mut self, flags: u32) {
+        self.extend(&[load(argument_low(flags)), branch(JUMP_ANY_BIT, CREATING_FLAGS, 1, 0), ret(RET_ALLOW)]);
+        self.deny_bits(flags + 1, SET_ID_BITS);
+    }
+
+    const fn device_mode(&mut self, mode: u32) {
+        self.extend(&[
+            load(argument_low(mode)),
+            instruction(AND, 0, 0, FILE_TYPE),
+            branch(JUMP_EQUAL, CHARACTER_DEVICE, 1, 0),
+            branch(JUMP_EQUAL, BLOCK_DEVICE, 0, 1),
+            errno(SUCCESS),
+            ret(RET_ALLOW),
+        ]);
+    }
+
+    const fn deny_bits(&mut self, argument: u32, bits: u32) {
+        self.extend(&[load(argument_low(argument)), branch(JUMP_ANY_BIT, bits, 0, 1), errno(EPERM)]);
+        self.push(ret(RET_ALLOW));
+    }
+
+    const fn deny_values(&mut self, argument: u32, values: &[u32]) {
+        self.push(load(argument_low(argument)));
+        let mut index = 0;
+        while index < values.len() {
+            self.extend(&[branch(JUMP_EQUAL, values[index], 0, 1), errno(EPERM)]);
+            index += 1;
+        }
+        self.push(ret(RET_ALLOW));
+    }
+
+    /// Goes on with the instruction after the group if the accumulator is one of three values; the
+    /// error otherwise.
+    const fn require_one_of(&mut self, values: [u32; 3], error: u32) {
+        let [first, second, third] = values;
+        self.extend(&[
+            branch(JUMP_EQUAL, first, 3, 0),
+            branch(JUMP_EQUAL, second, 2, 0),
+            branch(JUMP_EQUAL, third, 1, 0),
+            errno(error),
+        ]);
+    }
+
+    const fn socket_kind(&mut self, other_family: u32) {
+        // AF_UNIX, AF_INET, AF_INET6
+        self.push(load(argument_low(0)));
+        self.require_one_of([1, 2, 10], other_family);
+        // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET without the flags above the low four bits
+        self.extend(&[load(argument_low(1)), instruction(AND, 0, 0, 0xf)]);
+        self.require_one_of([1, 2, 5], EPERM);
+        // the default, IPPROTO_TCP, IPPROTO_UDP
+        self.push(load(argument_low(2)));
+        self.require_one_of([0, 6, 17], EPERM);
+        self.push(ret(RET_ALLOW));
+    }
+
+    const fn memfd_flags(&mut self) {
+        // MFD_NOEXEC_SEAL is 8, MFD_EXEC is 16.
+        self.extend(&[
+            load(argument_low(1)),
+            branch(JUMP_ANY_BIT, 8, 1, 0),
+            errno(EACCES),
+            branch(JUMP_ANY_BIT, 16, 0, 1),
+            errno(EACCES),
+            ret(RET_ALLOW),
+        ]);
+    }
+
+    const fn prlimit_target(&mut self) {
+        self.extend(&[
+            load(argument_low(0)),
+            branch(JUMP_EQUAL, 0, 1, 0),
+            errno(EPERM),
+            load(argument_low(1)),
+            branch(JUMP_EQUAL, 4, 1, 0),
+            ret(RET_ALLOW),
+            // A null pointer to the new limit only reads: both halves are zero.
+            load(argument_low(2)),
+            branch(JUMP_EQUAL, 0, 0, 2),
+            load(argument_low(2) + 4),
+            branch(JUMP_EQUAL, 0, 1, 0),
+            errno(SUCCESS),
+            ret(RET_ALLOW),
+        ]);
+    }
 }
 
 /// The verdict from a number on, until the next range starts.
@@ -73,166 +255,38 @@ struct Range {
 }
 
 /// The ranges from 0 up, neighbours with one verdict merged.
-fn ranges(rows: &[Row], otherwise: Verdict) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    let mut push = |start: u32, verdict: Verdict| {
-        if ranges.last().is_none_or(|last| last.verdict != verdict) {
-            ranges.push(Range { start, verdict });
+struct Ranges<const N: usize> {
+    ranges: [Range; N],
+    length: usize,
+}
+
+impl<const N: usize> Ranges<N> {
+    const fn of(rows: &[Row], otherwise: Verdict) -> Self {
+        let mut ranges = Self { ranges: [Range { start: 0, verdict: otherwise }; N], length: 0 };
+        let (mut next, mut index) = (0, 0);
+        while index < rows.len() {
+            let row = rows[index];
+            if row.number > next {
+                ranges.push(next, otherwise);
+            }
+            ranges.push(row.number, row.verdict);
+            next = row.number + 1;
+            index += 1;
         }
-    };
-    let mut next = 0;
-    for row in rows {
-        if row.number > next {
-            push(next, otherwise);
-        }
-        push(row.number, row.verdict);
-        next = row.number + 1;
+        ranges.push(next, otherwise);
+        ranges
     }
-    push(next, otherwise);
-    ranges
-}
 
-/// A search over ranges, with the number in the accumulator.
-fn tree(ranges: &[Range]) -> Vec<Instruction> {
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let Some(pivot) = high.first() else { return Vec::new() };
-    if low.is_empty() {
-        return leaf(pivot.verdict);
-    }
-    let (low, high) = (tree(low), tree(high));
-    // A conditional jump reaches 255 instructions; a plain one reaches all.
-    let mut program = match u8::try_from(low.len()) {
-        Ok(over) => vec![branch(JUMP_AT_LEAST, pivot.start, over, 0)],
-        Err(_) => vec![
-            branch(JUMP_AT_LEAST, pivot.start, 0, 1),
-            instruction(JUMP, 0, 0, u32::try_from(low.len()).unwrap_or(u32::MAX)),
-        ],
-    };
-    program.extend(low);
-    program.extend(high);
-    program
-}
-
-/// The instructions of one verdict.
-fn leaf(verdict: Verdict) -> Vec<Instruction> {
-    match verdict {
-        Verdict::Allow => vec![ret(RET_ALLOW)],
-        Verdict::Deny => vec![errno(EPERM)],
-        Verdict::Absent => vec![errno(ENOSYS)],
-        Verdict::Pretend => vec![errno(SUCCESS)],
-        Verdict::Check(check) => leaf_of_check(check),
-    }
-}
-
-fn leaf_of_check(check: Check) -> Vec<Instruction> {
-    match check {
-        Check::CloneFlags => deny_bits(0, CLONE_NAMESPACES),
-        Check::UnshareFlags => deny_bits(0, CLONE_NAMESPACES | UNSHARE_TIME),
-        Check::SocketKind => socket_kind(EPERM),
-        Check::SocketFamily => socket_kind(EAFNOSUPPORT),
-        // TIOCSTI, TIOCLINUX, TIOCSETD of asm-generic/ioctls.h; the kernel takes 32 bits of it.
-        Check::IoctlRequest => deny_values(1, &[0x5412, 0x541c, 0x5423]),
-        Check::MemfdFlags => memfd_flags(),
-        // PR_SET_MM, PR_SCHED_CORE, PR_SET_PTRACER of linux/prctl.h.
-        Check::PrctlOption => deny_values(0, &[35, 62, 0x5961_6d61]),
-        Check::FileMode(mode) => deny_bits(mode, SET_ID_BITS),
-        Check::CreationMode(flags) => creation_mode(flags),
-        Check::DeviceMode(mode) => device_mode(mode),
-        // F_NOTIFY of linux/fcntl.h.
-        Check::FcntlCommand => deny_values(1, &[1026]),
-        Check::PrlimitTarget => prlimit_target(),
-        // RLIMIT_CORE is 4.
-        Check::SetrlimitResource => {
-            vec![load(argument_low(0)), branch(JUMP_EQUAL, 4, 0, 1), errno(SUCCESS), ret(RET_ALLOW)]
+    const fn push(&mut self, start: u32, verdict: Verdict) {
+        if self.length == 0 || !self.ranges[self.length - 1].verdict.is(verdict) {
+            self.ranges[self.length] = Range { start, verdict };
+            self.length += 1;
         }
     }
-}
 
-fn creation_mode(flags: u32) -> Vec<Instruction> {
-    let mut program =
-        vec![load(argument_low(flags)), branch(JUMP_ANY_BIT, CREATING_FLAGS, 1, 0), ret(RET_ALLOW)];
-    program.extend(deny_bits(flags + 1, SET_ID_BITS));
-    program
-}
-
-fn device_mode(mode: u32) -> Vec<Instruction> {
-    vec![
-        load(argument_low(mode)),
-        instruction(AND, 0, 0, FILE_TYPE),
-        branch(JUMP_EQUAL, CHARACTER_DEVICE, 1, 0),
-        branch(JUMP_EQUAL, BLOCK_DEVICE, 0, 1),
-        errno(SUCCESS),
-        ret(RET_ALLOW),
-    ]
-}
-
-fn deny_bits(argument: u32, bits: u32) -> Vec<Instruction> {
-    vec![load(argument_low(argument)), branch(JUMP_ANY_BIT, bits, 0, 1), errno(EPERM), ret(RET_ALLOW)]
-}
-
-fn deny_values(argument: u32, values: &[u32]) -> Vec<Instruction> {
-    let mut program = vec![load(argument_low(argument))];
-    for value in values {
-        program.extend([branch(JUMP_EQUAL, *value, 0, 1), errno(EPERM)]);
+    const fn as_slice(&self) -> &[Range] {
+        self.ranges.split_at(self.length).0
     }
-    program.push(ret(RET_ALLOW));
-    program
-}
-
-/// Goes on with the instruction after the group if the accumulator is one of three values; the
-/// error otherwise.
-fn require_one_of(values: [u32; 3], error: u32) -> [Instruction; 4] {
-    let [first, second, third] = values;
-    [
-        branch(JUMP_EQUAL, first, 3, 0),
-        branch(JUMP_EQUAL, second, 2, 0),
-        branch(JUMP_EQUAL, third, 1, 0),
-        errno(error),
-    ]
-}
-
-fn socket_kind(other_family: u32) -> Vec<Instruction> {
-    // AF_UNIX, AF_INET, AF_INET6
-    let mut program = vec![load(argument_low(0))];
-    program.extend(require_one_of([1, 2, 10], other_family));
-    // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET without the flags above the low four bits
-    program.extend([load(argument_low(1)), instruction(AND, 0, 0, 0xf)]);
-    program.extend(require_one_of([1, 2, 5], EPERM));
-    // the default, IPPROTO_TCP, IPPROTO_UDP
-    program.push(load(argument_low(2)));
-    program.extend(require_one_of([0, 6, 17], EPERM));
-    program.push(ret(RET_ALLOW));
-    program
-}
-
-fn memfd_flags() -> Vec<Instruction> {
-    // MFD_NOEXEC_SEAL is 8, MFD_EXEC is 16.
-    vec![
-        load(argument_low(1)),
-        branch(JUMP_ANY_BIT, 8, 1, 0),
-        errno(EACCES),
-        branch(JUMP_ANY_BIT, 16, 0, 1),
-        errno(EACCES),
-        ret(RET_ALLOW),
-    ]
-}
-
-fn prlimit_target() -> Vec<Instruction> {
-    vec![
-        load(argument_low(0)),
-        branch(JUMP_EQUAL, 0, 1, 0),
-        errno(EPERM),
-        load(argument_low(1)),
-        branch(JUMP_EQUAL, 4, 1, 0),
-        ret(RET_ALLOW),
-        // A null pointer to the new limit only reads: both halves are zero.
-        load(argument_low(2)),
-        branch(JUMP_EQUAL, 0, 0, 2),
-        load(argument_low(2) + 4),
-        branch(JUMP_EQUAL, 0, 1, 0),
-        errno(SUCCESS),
-        ret(RET_ALLOW),
-    ]
 }
 
 /// Offset of the low 32 bits of an argument, on a little-endian machine.

@@ -4,7 +4,7 @@ use aos_sys::seccomp::Instruction;
 use serde::{Deserialize, Serialize};
 
 use super::build::BUILD;
-use super::generate;
+use super::generate::Program;
 use super::table::TABLE;
 
 /// What happens to a system call.
@@ -20,6 +20,39 @@ pub enum Verdict {
     Pretend,
     /// It depends on the arguments.
     Check(Check),
+}
+
+impl Verdict {
+    /// Whether two verdicts are the same: `==` for the compiler.
+    pub(super) const fn is(self, other: Self) -> bool {
+        let ((kind, detail), (other_kind, other_detail)) = (self.code(), other.code());
+        kind == other_kind && detail == other_detail
+    }
+
+    /// A number for the verdict, and what it carries.
+    const fn code(self) -> (u32, u32) {
+        match self {
+            Self::Allow => (0, 0),
+            Self::Deny => (1, 0),
+            Self::Absent => (2, 0),
+            Self::Pretend => (3, 0),
+            Self::Check(check) => match check {
+                Check::CloneFlags => (4, 0),
+                Check::UnshareFlags => (5, 0),
+                Check::SocketKind => (6, 0),
+                Check::SocketFamily => (7, 0),
+                Check::IoctlRequest => (8, 0),
+                Check::MemfdFlags => (9, 0),
+                Check::FileMode(mode) => (10, mode),
+                Check::CreationMode(flags) => (11, flags),
+                Check::DeviceMode(mode) => (12, mode),
+                Check::FcntlCommand => (13, 0),
+                Check::PrctlOption => (14, 0),
+                Check::PrlimitTarget => (15, 0),
+                Check::SetrlimitResource => (16, 0),
+            },
+        }
+    }
 }
 
 /// A decision by argument values.
@@ -108,17 +141,27 @@ impl Policy {
     }
 
     /// The filter, ready to be installed.
-    pub fn compile(self) -> Vec<Instruction> {
-        generate::compile(self.rows(), self.otherwise())
+    pub const fn compile(self) -> &'static [Instruction] {
+        match self {
+            Self::Agent => AGENT_FILTER.as_slice(),
+            Self::Build => BUILD_FILTER.as_slice(),
+            Self::Init => INIT_FILTER.as_slice(),
+        }
     }
 }
+
+/// Instructions that a filter may have.
+const LENGTH_MAX: usize = 512;
+static AGENT_FILTER: Program<LENGTH_MAX> = Program::compile(TABLE, Policy::Agent.otherwise());
+static BUILD_FILTER: Program<LENGTH_MAX> = Program::compile(&BUILD, Policy::Build.otherwise());
+static INIT_FILTER: Program<LENGTH_MAX> = Program::compile(INIT, Policy::Init.otherwise());
 
 const fn allowed(number: u32, name: &'static str) -> Row {
     Row { number, name, verdict: Verdict::Allow }
 }
 
-/// The init waits for signals and children, passes signals on, sends the readiness message, writes
-/// an error, frees memory and exits.
+/// The init waits for signals and children, passes signals on, ends what is left, tells the status,
+/// frees memory and exits; the launcher also writes the report, the readiness message and errors.
 static INIT: &[Row] = &[
     allowed(0, "read"),
     allowed(1, "write"),
@@ -130,6 +173,7 @@ static INIT: &[Row] = &[
     allowed(14, "rt_sigprocmask"),
     allowed(15, "rt_sigreturn"),
     allowed(28, "madvise"),
+    allowed(39, "getpid"),
     allowed(44, "sendto"),
     allowed(60, "exit"),
     allowed(61, "wait4"),

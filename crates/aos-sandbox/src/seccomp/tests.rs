@@ -1,7 +1,7 @@
 //! The compiled filters against the table and against an independent statement of each check, by a
 //! BPF interpreter.
 
-use super::generate::compile;
+use super::generate::Program;
 use super::{Check, Instruction, Policy, Row, Verdict};
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -198,7 +198,7 @@ fn every_number_gets_the_verdict_of_the_table() {
     for policy in [Policy::Agent, Policy::Build, Policy::Init] {
         let program = policy.compile();
         for number in (0..=512).chain(edges) {
-            check_number(policy, &program, number, &values);
+            check_number(policy, program, number, &values);
         }
     }
 }
@@ -210,7 +210,7 @@ fn foreign_architectures_are_killed() {
         // i386, arm, aarch64, x86_64 without its 64-bit flag, nothing
         for arch in [0x4000_0003, 0x4000_0028, 0xc000_00b7, 0x8000_003e, 0] {
             for number in 0..512 {
-                assert_eq!(run(&program, &data(arch, number, [0; 6])), KILL);
+                assert_eq!(run(program, &data(arch, number, [0; 6])), KILL);
             }
         }
     }
@@ -314,10 +314,10 @@ fn long_trees_are_correct() {
         .filter(|number| number % 2 == 0)
         .map(|number| Row { number, name: "x", verdict: Verdict::Allow })
         .collect();
-    let program = compile(&rows, Verdict::Deny);
+    let program = Program::<16_384>::compile(&rows, Verdict::Deny);
     for number in 0..4100 {
         let wanted = if number % 2 == 0 && number < 4000 { ALLOW } else { errno(1) };
-        assert_eq!(run(&program, &data(X86_64, number, [0; 6])), wanted, "{number}");
+        assert_eq!(run(program.as_slice(), &data(X86_64, number, [0; 6])), wanted, "{number}");
     }
 }
 
@@ -371,7 +371,7 @@ fn is_denied_by(policy: Policy) {
         "fanotify_init",
         "settimeofday",
     ] {
-        assert_eq!(run(&program, &data(X86_64, named(name), [0; 6])), errno(1), "{name}");
+        assert_eq!(run(program, &data(X86_64, named(name), [0; 6])), errno(1), "{name}");
     }
-    assert_eq!(run(&program, &data(X86_64, named("clone3"), [0; 6])), errno(38));
+    assert_eq!(run(program, &data(X86_64, named("clone3"), [0; 6])), errno(38));
 }

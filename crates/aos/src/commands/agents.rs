@@ -1,4 +1,4 @@
-//! `aos start`, `stop`, `restart`, `enable`, `disable`, `remove`: one call for each agent that is named.
+//! `aos start`, `stop`, `restart`, `pause`, `resume`, `enable`, `disable`, `remove`: one call for each agent that is named.
 
 use anyhow::{Context, Error, Result};
 use aos_client::{AgentView, Client, ClientError, Workspace};
@@ -64,6 +64,8 @@ pub(crate) enum Action {
     Start,
     Stop,
     Restart,
+    Pause,
+    Resume,
     Enable,
     Disable,
     Remove { workspace: Workspace, stop: bool },
@@ -87,6 +89,8 @@ impl Action {
             Self::Start => ("start", "started"),
             Self::Stop => ("stop", "stopped"),
             Self::Restart => ("restart", "restarted"),
+            Self::Pause => ("pause", "paused"),
+            Self::Resume => ("resume", "resumed"),
             Self::Enable => ("enable", "starts at boot"),
             Self::Disable => ("disable", "no longer starts at boot"),
             Self::Remove { .. } => ("remove", "removed"),
@@ -110,6 +114,8 @@ impl Action {
             Self::Start => client.start(id).await.map(drop),
             Self::Stop => client.stop(id).await,
             Self::Restart => client.restart(id).await.map(drop),
+            Self::Pause => client.pause(id).await,
+            Self::Resume => client.resume(id).await,
             Self::Enable => client.enable(id).await,
             Self::Disable => client.disable(id).await,
             Self::Remove { workspace, .. } => client.remove(id, workspace).await,
@@ -124,7 +130,7 @@ async fn act(client: &Client, action: Action, id: &str) -> Result<()> {
 
 /// True while a process of the agent may exist.
 pub(crate) fn is_active(agent: &AgentView) -> bool {
-    matches!(agent.state.as_str(), "starting" | "running" | "stopping" | "backoff")
+    matches!(agent.state.as_str(), "starting" | "running" | "paused" | "stopping" | "backoff")
 }
 
 /// Takes names away from packages of the user store.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::Format;
+use crate::commands::workspace;
 use crate::completion;
 use crate::contents::{self, Files, Node};
 use crate::held::{Freshness, Held};
@@ -20,19 +21,26 @@ use crate::quantity;
 use crate::screen;
 use crate::store::{self, UserStore};
 
-/// Show the differences between two packages
+/// Show what an agent changed in its workspace, or the differences between two packages
 ///
-/// Shows what the second may do that the first may not, first of all; then every other field of their Agentfiles, and
+/// Of one agent with a transactional workspace: what it added, changed and deleted, and has not been committed. The
+/// agent may run.
+///
+/// Of two packages: shows what the second may do that the first may not, first of all; then every other field of their Agentfiles, and
 /// the files that were added, removed or changed.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// A package: of your store, a registry, a directory registry, or a file
-    #[arg(value_name = "A", add = completion::stored())]
+    /// Id of an agent; or a package: of your store, a registry, a directory registry, or a file
+    #[arg(value_name = "ID|A", add = completion::removable())]
     before: String,
 
-    /// Another
+    /// Another package
     #[arg(value_name = "B", add = completion::stored())]
-    after: String,
+    after: Option<String>,
+
+    /// Show the text of an agent's changed files, as a unified diff
+    #[arg(long, conflicts_with = "after")]
+    patch: bool,
 
     #[command(flatten)]
     format: Format,
@@ -83,9 +91,12 @@ struct Changed {
 
 /// Runs `aos diff`.
 pub(crate) async fn run(args: &DiffArgs, out: Output) -> Result<()> {
+    let Some(after) = &args.after else {
+        return workspace::diff(&args.before, args.patch, args.format, out).await;
+    };
     let store = UserStore::open()?;
     let before = place::open(&args.before, &store, Freshness::Pulled, out).await?;
-    let after = place::open(&args.after, &store, Freshness::Pulled, out).await?;
+    let after = place::open(after, &store, Freshness::Pulled, out).await?;
     let difference = {
         let _step = out.step_on_terminal("comparing");
         compare(&before, &after)?

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::Format;
+use crate::commands::capability::state;
 use crate::completion;
 use crate::output::{Output, Tone};
 use crate::screen;
@@ -50,6 +51,7 @@ fn show(explanation: &Explanation, out: Output) -> Result<()> {
         out.line(&format!("note: {}", screen::one_line(note)))?;
     }
     out.line("")?;
+    show_capabilities(explanation, out)?;
     if explanation.grants.is_empty() {
         out.line("It is granted nothing beyond what every agent has.")?;
     } else {
@@ -79,6 +81,24 @@ fn show(explanation: &Explanation, out: Output) -> Result<()> {
         out.line(&out.paint(Tone::Bad, &format!("{layers} not in force as asked")))?;
     }
     Ok(())
+}
+
+/// What the next start gives the agent, and whether what runs has it.
+fn show_capabilities(explanation: &Explanation, out: Output) -> Result<()> {
+    if explanation.capabilities.is_empty() {
+        return Ok(());
+    }
+    let mut table = Columns::new(out, &["CAPABILITY", "STATE", "ENFORCED BY"]);
+    for row in &explanation.capabilities {
+        let (words, tone) = state(row.declared, row.in_force);
+        table.row([
+            Text::toned(&row.capability, Tone::Strong),
+            Text::toned(words, tone),
+            Text::new(&row.enforced_by),
+        ]);
+    }
+    table.print()?;
+    Ok(out.line("")?)
 }
 
 fn headline(explanation: &Explanation) -> String {

@@ -77,7 +77,7 @@ pub(crate) fn state(agent: &AgentView) -> Text {
     let tone = match agent.state.as_str() {
         "running" => Tone::Good,
         "failed" => Tone::Bad,
-        "starting" | "stopping" | "backoff" | "removing" => Tone::Warn,
+        "starting" | "paused" | "stopping" | "backoff" | "removing" => Tone::Warn,
         _ => Tone::Faint,
     };
     Text::toned(state_words(agent), tone)
@@ -105,6 +105,6 @@ pub(crate) fn state_words(agent: &AgentView) -> String {
 
 /// When the current state began, as far as it is known.
 fn since(agent: &AgentView) -> Option<u64> {
-    let active = matches!(agent.state.as_str(), "starting" | "running" | "stopping");
+    let active = matches!(agent.state.as_str(), "starting" | "running" | "paused" | "stopping");
     if active { agent.started_at_us } else { agent.exited_at_us.or(agent.started_at_us) }
 }

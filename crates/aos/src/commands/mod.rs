@@ -1,10 +1,13 @@
 //! One module for each command, or for each family of commands that differ in one word.
 
 pub(crate) mod agents;
+pub(crate) mod backends;
 pub(crate) mod build;
 pub(crate) mod cache;
+pub(crate) mod capability;
 pub(crate) mod convert;
 pub(crate) mod diff;
+pub(crate) mod dry_run;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod gc;
@@ -14,6 +17,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod install;
 pub(crate) mod key;
+pub(crate) mod learn;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod logs;
@@ -28,3 +32,4 @@ pub(crate) mod stored;
 pub(crate) mod tag;
 pub(crate) mod unpack;
 pub(crate) mod verify;
+pub(crate) mod workspace;

@@ -14,6 +14,7 @@ use clap::{Args, ValueHint};
 use crate::build_progress::Telling;
 use crate::builder::{BuildSettings, Builder};
 use crate::commands::agents::is_active;
+use crate::commands::dry_run;
 use crate::commands::grants;
 use crate::commands::install::{self, Parcel, Provenance};
 use crate::completion;
@@ -35,15 +36,26 @@ use crate::supervisor;
 pub(crate) struct RunArgs {
     /// A folder with an Agentfile, a package file, or a package that is installed or in your store
     #[arg(value_name = "DIR|FILE.aap|NAME[:VERSION]", value_hint = ValueHint::AnyPath, add = completion::targets())]
-    target: String,
+    pub(super) target: String,
 
     /// The agent's id; the package's name if it is not given
     #[arg(long, value_name = "ID")]
-    name: Option<AgentId>,
+    pub(super) name: Option<AgentId>,
 
     /// Do not wait for the agent: print its id and leave
     #[arg(short, long)]
     detach: bool,
+
+    /// Show what would confine the agent, and start nothing
+    ///
+    /// Shows the file tree, what Landlock allows, programs, ports, the system call filter and limits, each with its
+    /// cause. Nothing is installed, and no agent is made.
+    #[arg(long, conflicts_with_all = ["detach", "replace"])]
+    pub(super) dry_run: bool,
+
+    /// With --dry-run: print JSON
+    #[arg(long, requires = "dry_run")]
+    pub(super) json: bool,
 
     /// Stop the agent of this id first if it runs, whatever its package
     #[arg(long)]
@@ -51,26 +63,30 @@ pub(crate) struct RunArgs {
 
     /// Memory limit, such as 256M, in place of the package's
     #[arg(long, value_name = "SIZE")]
-    memory: Option<ByteSize>,
+    pub(super) memory: Option<ByteSize>,
 
     /// CPU limit, such as 50%, in place of the package's
     #[arg(long, value_name = "PERCENT")]
-    cpu: Option<CpuQuota>,
+    pub(super) cpu: Option<CpuQuota>,
 
     /// Longest run time, such as 10m, in place of the package's
     #[arg(long, value_name = "TIME")]
-    runtime: Option<DurationSpec>,
+    pub(super) runtime: Option<DurationSpec>,
 
     #[command(flatten)]
-    build: BuildSettings,
+    pub(super) build: BuildSettings,
 
     /// Arguments for the agent
     #[arg(last = true, value_name = "ARGS")]
-    args: Vec<String>,
+    pub(super) args: Vec<String>,
 }
 
 /// Runs `aos run`; returns its exit status.
 pub(crate) async fn run(args: RunArgs, out: Output) -> Result<u8> {
+    if args.dry_run {
+        dry_run::run(&args, out).await?;
+        return Ok(0);
+    }
     let target = Target::parse(&args.target)?;
     // What can be told from the command line, the folder and this machine's programs is told before the
     // supervisor is asked for anything. What only the supervisor knows comes after the package is installed.
@@ -185,19 +201,23 @@ impl Source {
 
 /// Builds a folder into the user store, and packs the package.
 fn build(folder: &Path, settings: &BuildSettings, out: Output) -> Result<Parcel> {
+    Ok(Parcel { archive: install::packed(&built(folder, settings, out)?)?, provenance: Provenance::Local })
+}
+
+/// Builds a folder into the user store.
+pub(super) fn built(folder: &Path, settings: &BuildSettings, out: Output) -> Result<Held> {
     let store = UserStore::open()?;
     let telling = if out.is_interactive() { Telling::Steps } else { Telling::Nothing };
     let builder = Builder::new(&store, folder, None, settings, telling, out)?;
     let built = builder.build(&LockMode::Fit, None, CacheUse::Use)?;
     package::refuse_obstacles(built.obstacles)?;
-    let held = Held::new(
+    Held::new(
         Location::Local(Reference::local(&built.agent.name, &built.agent.version)?),
         built.manifest,
         None,
         built.lease,
         None,
-    )?;
-    Ok(Parcel { archive: install::packed(&held)?, provenance: Provenance::Local })
+    )
 }
 
 /// Installs a package, and tells whether it was there.
@@ -211,6 +231,18 @@ async fn bring(client: &Client, parcel: Parcel, out: Output) -> Result<(String, 
 
 /// Packs a package of the user store that is not installed.
 fn of_user(wanted: &PackageRef) -> Result<Parcel> {
+    let (store, reference) = in_user_store(wanted)?;
+    install::of_store(&store, &reference)
+}
+
+/// A package of the user store that is not installed.
+pub(super) fn held_of_user(wanted: &PackageRef) -> Result<Held> {
+    let (store, reference) = in_user_store(wanted)?;
+    Held::of_store(&store, &reference)
+}
+
+/// The user store and the name of a package there, or what to do about its not being there.
+fn in_user_store(wanted: &PackageRef) -> Result<(UserStore, Reference)> {
     let missing = || {
         hinted(
             format!("no package {wanted} is installed, or in your store"),
@@ -223,14 +255,14 @@ fn of_user(wanted: &PackageRef) -> Result<Parcel> {
     let store = UserStore::open()?;
     let reference = install::local(wanted)?;
     match store.repository().resolve(&reference) {
-        Ok(_) => install::of_store(&store, &reference),
+        Ok(_) => Ok((store, reference)),
         Err(ResolveError::NotFound { .. }) => Err(missing()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Finds an installed package: the exact one, or the newest version of a name.
-async fn resolve(client: &Client, wanted: &PackageRef) -> Result<Option<String>> {
+pub(super) async fn resolve(client: &Client, wanted: &PackageRef) -> Result<Option<String>> {
     let packages = client.packages().await.map_err(supervisor::explain)?;
     let fits = packages.iter().filter(|package| package.name == wanted.name.as_str()).filter_map(|package| {
         let version = aos_core::id::parse_version(&package.version).ok()?;
@@ -282,6 +314,16 @@ async fn stop_if_active(client: &Client, agent: &AgentView) -> Result<()> {
         .with_context(|| format!("cannot stop {}", agent.id))
 }
 
+/// What `Run` is asked for beside the package.
+pub(super) fn options(args: &RunArgs) -> RunOptions {
+    RunOptions {
+        memory: args.memory.map(|size| size.to_string()),
+        cpu: args.cpu.map(|share| share.to_string()),
+        runtime: args.runtime.map(|time| time.to_string()),
+        ..RunOptions::default()
+    }
+}
+
 /// Starts the agent; returns the invocation. A failure is told with what the unit said.
 async fn start(
     client: &Client,
@@ -291,16 +333,10 @@ async fn start(
     watch: &Watch,
     out: Output,
 ) -> Result<String> {
-    let options = RunOptions {
-        memory: args.memory.map(|size| size.to_string()),
-        cpu: args.cpu.map(|share| share.to_string()),
-        runtime: args.runtime.map(|time| time.to_string()),
-        ..RunOptions::default()
-    };
     let words: Vec<&str> = args.args.iter().map(String::as_str).collect();
     let started = {
         let _step = out.step_on_terminal(&format!("starting {id}"));
-        client.run(id.as_str(), reference, &words, options).await
+        client.run(id.as_str(), reference, &words, options(args)).await
     };
     match started {
         Ok(invocation) => Ok(invocation),

@@ -102,7 +102,7 @@ fn fields(view: &AgentView, now_us: u64) -> Vec<(&'static str, String)> {
     fields.push(("Unit", text(&view.unit)));
     let uid = view.uid.map(|uid| format!(" ({uid})")).unwrap_or_default();
     fields.push(("User", format!("{}{uid}", text(&view.user))));
-    fields.push(("Workspace", format!("/var/lib/aos-agents/{}", text(&view.id))));
+    fields.push(("Workspace", workspace(view)));
     let mut label = "Capabilities";
     for capability in &view.capabilities {
         fields.push((label, text(capability)));
@@ -111,7 +111,20 @@ fn fields(view: &AgentView, now_us: u64) -> Vec<(&'static str, String)> {
     if view.capabilities.is_empty() {
         fields.push((label, "none".to_owned()));
     }
+    if let Some(given) = &view.in_force {
+        let given = if given.is_empty() { "nothing".to_owned() } else { given.join(", ") };
+        fields.push(("Until restart", text(&format!("changed, but what runs was given: {given}"))));
+    }
     fields
+}
+
+/// Where the agent's files are; of a transactional workspace those that it changed, since a fork shares the others.
+fn workspace(view: &AgentView) -> String {
+    let id = screen::one_line(&view.id);
+    match view.workspace.as_deref() {
+        Some("transactional") => format!("transactional, changes in /var/lib/aos-changes/{id}"),
+        _ => format!("/var/lib/aos-agents/{id}"),
+    }
 }
 
 /// The last lines of the current or last run. Status does not fail for a journal that cannot be read.
@@ -161,10 +174,15 @@ mod tests {
             uid: Some(1_879_113_728),
             user: "aos-watch".into(),
             capabilities: vec!["file_read: /srv/**".into(), "exec: /usr/bin/git".into()],
+            in_force: None,
+            workspace: None,
             error: Some("exit status 3\nsee the log".into()),
         };
         let lines: Vec<String> =
             fields(&view, 120_000_000).iter().map(|(label, value)| format!("{label:>13}  {value}")).collect();
         insta::assert_snapshot!(lines.join("\n"));
+        let view = AgentView { workspace: Some("transactional".into()), ..view };
+        let shown = fields(&view, 120_000_000).into_iter().find(|(label, _)| *label == "Workspace");
+        assert_eq!(shown.unwrap().1, "transactional, changes in /var/lib/aos-changes/watch");
     }
 }

@@ -147,6 +147,8 @@ mod tests {
             uid: None,
             user: String::new(),
             capabilities: Vec::new(),
+            in_force: None,
+            workspace: None,
             error: None,
         }
     }

@@ -9,7 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aos_client::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions, names};
+use aos_client::{
+    AgentView, CapabilityView, ChangeOptions, ChangedView, CollectedView, InstallOptions, PackageView,
+    RunOptions, names,
+};
 use zbus::object_server::SignalEmitter;
 use zbus::{OwnedFd, OwnedObjectPath};
 
@@ -26,6 +29,10 @@ pub(crate) struct State {
     pub(crate) ends_at_once: Option<(&'static str, i32)>,
     /// `Run` fails with this.
     pub(crate) refuses: Option<String>,
+    /// What `Explain` answers.
+    pub(crate) explanation: String,
+    /// What `Plan` answers.
+    pub(crate) plan: String,
     /// `Stop` takes this long.
     pub(crate) slow_stop: Duration,
 }
@@ -37,6 +44,36 @@ struct Supervisor(Arc<Mutex<State>>);
 impl Supervisor {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
+    }
+
+    /// Answers a change as if the agent had these lines now and ran with others.
+    fn changed(&self, call: &str, id: &str, lines: Vec<String>, options: ChangeOptions) -> ChangedView {
+        let mut state = self.state();
+        state.calls.push(format!("{call} {id} {lines:?} {:?}", options.apply));
+        let agent = state.agents.iter_mut().find(|agent| agent.id == id).unwrap();
+        agent.in_force = Some(std::mem::replace(&mut agent.capabilities, lines));
+        ChangedView {
+            effect: options
+                .apply
+                .map_or("next-start", |word| if word == "stop" { "stopped" } else { "restart" })
+                .into(),
+            capabilities: agent.capabilities.clone(),
+            in_force: agent.in_force.clone(),
+            note: None,
+        }
+    }
+
+    /// Takes an agent from one state to another.
+    fn turn(&self, call: &str, id: &str, from: &str, to: &str) -> Result<(), Refusal> {
+        let mut state = self.state();
+        state.calls.push(format!("{call} {id}"));
+        let found = state.agents.iter_mut().find(|agent| agent.id == id);
+        let agent = found.ok_or_else(|| Refusal::NotFound(format!("no agent {id}")))?;
+        if agent.state != from {
+            return Err(Refusal::Refused(format!("agent {id} is {}, so it cannot be that", agent.state)));
+        }
+        agent.state = to.into();
+        Ok(())
     }
 }
 
@@ -110,6 +147,78 @@ impl Supervisor {
         }
         Self::agent_exited(&emitter, &id, INVOCATION, "success", 143).await?;
         Ok(())
+    }
+
+    async fn pause(&self, id: String) -> Result<(), Refusal> {
+        self.turn("pause", &id, "running", "paused")
+    }
+
+    async fn resume(&self, id: String) -> Result<(), Refusal> {
+        self.turn("resume", &id, "paused", "running")
+    }
+
+    async fn explain(&self, id: String) -> String {
+        let mut state = self.state();
+        state.calls.push(format!("explain {id}"));
+        state.explanation.clone()
+    }
+
+    async fn plan(
+        &self,
+        id: String,
+        reference: String,
+        args: Vec<String>,
+        options: RunOptions,
+    ) -> Result<String, Refusal> {
+        let mut state = self.state();
+        state.calls.push(format!("plan {id} {reference} {args:?} {:?}", options.memory));
+        match &state.refuses {
+            Some(message) => Err(Refusal::Refused(message.clone())),
+            None => Ok(state.plan.clone()),
+        }
+    }
+
+    async fn list_capabilities(&self, id: String) -> Vec<CapabilityView> {
+        let state = self.state();
+        let agent = state.agents.iter().find(|agent| agent.id == id).unwrap();
+        let given = agent.in_force.as_ref().unwrap_or(&agent.capabilities);
+        let gone = given.iter().filter(|line| !agent.capabilities.contains(line));
+        let view = |line: &String| CapabilityView {
+            capability: line.clone(),
+            enforced_by: "kernel: Landlock".into(),
+            declared: agent.capabilities.contains(line),
+            in_force: Some(given.contains(line)),
+            origin: agent.capabilities.contains(line).then(|| "package".into()),
+            since_us: None,
+        };
+        agent.capabilities.iter().chain(gone).map(view).collect()
+    }
+
+    async fn grant_capabilities(
+        &self,
+        id: String,
+        lines: Vec<String>,
+        options: ChangeOptions,
+    ) -> ChangedView {
+        self.changed("grant", &id, lines, options)
+    }
+
+    async fn narrow_capabilities(
+        &self,
+        id: String,
+        lines: Vec<String>,
+        options: ChangeOptions,
+    ) -> ChangedView {
+        self.changed("narrow", &id, lines, options)
+    }
+
+    async fn revoke_capabilities(
+        &self,
+        id: String,
+        lines: Vec<String>,
+        options: ChangeOptions,
+    ) -> ChangedView {
+        self.changed("revoke", &id, lines, options)
     }
 
     async fn list_agents(&self) -> Vec<AgentView> {
@@ -197,6 +306,8 @@ pub(crate) fn agent(id: &str) -> AgentView {
         uid: Some(1_879_113_728),
         user: format!("aos-{id}"),
         capabilities: vec!["file_read: /srv/**".into()],
+        in_force: None,
+        workspace: None,
         error: None,
     }
 }

@@ -15,9 +15,12 @@ fn main() -> ExitCode {
         None => launcher::find()
             .map_err(|error| error.to_string())
             .and_then(|path| run(&path, &Situation::possible())),
+        Some("--backends") => launcher::find()
+            .map_err(|error| error.to_string())
+            .and_then(|path| run(&path, &Situation::backends())),
         Some("--unit") => run(Path::new(unit::LAUNCHER), &[Situation::Unit]),
         Some("--write-docs") => write_docs(),
-        Some(_) => Err("usage: escape [--unit | --write-docs]".to_owned()),
+        Some(_) => Err("usage: escape [--unit | --backends | --write-docs]".to_owned()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -18,7 +18,7 @@ use aos_sandbox::plan::{PlanInput, SandboxPlan, derive};
 use aos_sandbox::rootfs;
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::{Preparing, RunError, Scratch, Situation, unit};
+use super::{Preparing, RunError, Scratch, Situation, launcher, unit};
 use crate::attempts::{PORT, PROGRAM, Params};
 use crate::raw::{call, call3, text};
 
@@ -108,11 +108,21 @@ impl Host {
 
     /// Starts the launcher with everything that an agent must not get, and waits for its end.
     pub fn launch(&self, launch: &Path, situation: Situation) -> Result<Output, RunError> {
-        let mut command = Command::new(launch);
+        let mut command = match situation {
+            Situation::Backend(_) => Command::new(launcher::isolate()?),
+            _ => Command::new(launch),
+        };
         command.arg("--plan").arg(&self.plan);
         match situation {
             Situation::Root => {
                 command.arg("--report").arg(&self.report).args(["--uid", &AGENT_UID.to_string()]);
+            }
+            Situation::Backend(backend) => {
+                command.arg("--report").arg(&self.report).args(["--uid", &AGENT_UID.to_string()]);
+                command.args(["--backend", backend.name()]);
+                for directory in launcher::programs(launch).directories() {
+                    command.arg("--programs").arg(directory);
+                }
             }
             Situation::User => as_agent(&mut command, AGENT_UID),
             Situation::Unit => return unit::run(&self.plan, self.scratch.path()),

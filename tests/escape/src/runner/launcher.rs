@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use aos_isolation::programs::Programs;
+
 use super::RunError;
 
 /// The launcher named by `AOS_LAUNCH`, else built from this workspace next to the calling program.
@@ -11,6 +13,22 @@ pub fn find() -> Result<PathBuf, RunError> {
         return Ok(path.into());
     }
     build("aos-sandbox", "aos-launch")
+}
+
+/// The driver of the isolation backends: named by `AOS_ISOLATE`, else built.
+pub fn isolate() -> Result<PathBuf, RunError> {
+    match std::env::var_os("AOS_ISOLATE") {
+        Some(path) => Ok(path.into()),
+        None => build("aos-isolation", "aos-isolate"),
+    }
+}
+
+/// Where the programs of the backends are: beside the launcher and in `AOS_ISOLATION_PROGRAMS` (separated by
+/// `:`) before Debian's directories.
+pub fn programs(launch: &Path) -> Programs {
+    let given = std::env::var("AOS_ISOLATION_PROGRAMS").unwrap_or_default();
+    let given = given.split(':').filter(|path| !path.is_empty()).map(PathBuf::from);
+    Programs::first_in(given.chain(launch.parent().map(Path::to_owned)).collect())
 }
 
 /// The program that runs inside: next to the calling program when it is there, else built.

@@ -10,10 +10,11 @@ pub mod unit;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aos_isolation::backend::Backend;
 use thiserror::Error;
 
-use crate::corpus::{Attempt, CORPUS, STEPS};
-use crate::outcome::Outcome;
+use crate::corpus::{Attempt, CORPUS, IN_GVISOR, STEPS};
+use crate::outcome::{Expected, Outcome};
 pub use host::Host;
 use probe::Line;
 
@@ -26,6 +27,8 @@ pub enum Situation {
     User,
     /// By systemd, as `aos-agent@escape.service`.
     Unit,
+    /// In an isolation backend other than `native`, started by root.
+    Backend(Backend),
     /// As a step of a build of root's.
     StepOfRoot,
     /// As a step of a user's build.
@@ -39,6 +42,7 @@ impl Situation {
             Self::Root => "as root with --uid",
             Self::User => "as an unprivileged user",
             Self::Unit => "as aos-agent@escape.service",
+            Self::Backend(backend) => backend.name(),
             Self::StepOfRoot => "as a step of a build by root",
             Self::StepOfUser => "as a step of a build by an unprivileged user",
         }
@@ -54,10 +58,15 @@ impl Situation {
         }
     }
 
+    /// The isolation backends beside `native`.
+    pub fn backends() -> Vec<Self> {
+        [Backend::Crun, Backend::Runc, Backend::Gvisor].map(Self::Backend).to_vec()
+    }
+
     /// The table of what is tried.
     pub fn corpus(self) -> &'static [Attempt] {
         match self {
-            Self::Root | Self::User | Self::Unit => CORPUS,
+            Self::Root | Self::User | Self::Unit | Self::Backend(_) => CORPUS,
             Self::StepOfRoot | Self::StepOfUser => STEPS,
         }
     }
@@ -137,6 +146,9 @@ impl Drop for Scratch {
     }
 }
 
+/// The end of an attempt that another one's end prevented.
+const DID_NOT_RUN: &str = "did not run";
+
 /// Numbers the directories of one process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -160,7 +172,7 @@ pub fn run(
     if lines.is_empty() {
         return Err(RunError::Nothing(err));
     }
-    if matches!(situation, Situation::Root | Situation::User) {
+    if matches!(situation, Situation::Root | Situation::User | Situation::Backend(_)) {
         host.check_notifications()?;
     }
     Ok(judge(situation, &lines))
@@ -169,7 +181,7 @@ pub fn run(
 fn judge(situation: Situation, lines: &[Line]) -> Vec<Judged> {
     let outcome = |index: usize, is_neighbour: bool| {
         let line = lines.iter().find(|line| line.index == index && line.is_neighbour == is_neighbour);
-        line.map_or_else(|| Outcome::Other("did not run".to_owned()), |line| line.outcome.clone())
+        line.map_or_else(|| Outcome::Other(DID_NOT_RUN.to_owned()), |line| line.outcome.clone())
     };
     situation
         .corpus()
@@ -177,8 +189,19 @@ fn judge(situation: Situation, lines: &[Line]) -> Vec<Judged> {
         .enumerate()
         .map(|(index, entry)| {
             let (attempt, neighbour) = (outcome(index, false), outcome(index, true));
-            let ok = entry.expected.is_met_by(&attempt) && neighbour == Outcome::Done;
+            let ok = is_as_demanded(situation, entry, &attempt, &neighbour);
             Judged { index, attempt, neighbour, ok }
         })
         .collect()
+}
+
+/// In gVisor errors have other numbers, and the table of differences is demanded line by line.
+fn is_as_demanded(situation: Situation, entry: &Attempt, attempt: &Outcome, neighbour: &Outcome) -> bool {
+    if situation != Situation::Backend(Backend::Gvisor) {
+        return entry.expected.is_met_by(attempt) && *neighbour == Outcome::Done;
+    }
+    let is_held = Expected::is_refusal(attempt) && *neighbour == Outcome::Done;
+    let did_run = |outcome: &Outcome| *outcome != Outcome::Other(DID_NOT_RUN.to_owned());
+    let is_different = IN_GVISOR.iter().any(|(name, _)| *name == entry.name);
+    did_run(attempt) && did_run(neighbour) && is_held != is_different
 }

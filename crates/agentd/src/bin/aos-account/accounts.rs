@@ -1,5 +1,6 @@
 //! Adding and removing an account: the order of steps, and what is refused.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,11 @@ use std::path::{Path, PathBuf};
 use aos_core::id::AgentId;
 
 use crate::files::{Folder, Found};
-use crate::record::{GroupRecord, UIDS, UserRecord};
+use crate::fork;
+use crate::record::{GroupRecord, UIDS, UserRecord, number};
+
+/// Forks of forks of forks: each shares a layer, and a workspace has at most 300.
+const FORKS_DEEP: usize = 300;
 
 /// Where things are.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(crate) struct Places {
     pub(crate) etc: PathBuf,
     /// Other folders of records, lower in rank than `userdb`.
     pub(crate) other_userdbs: Vec<PathBuf>,
+    /// Notes of forks: see [`fork`].
+    pub(crate) forks: PathBuf,
 }
 
 impl Default for Places {
@@ -31,6 +38,7 @@ impl Default for Places {
             other_userdbs: ["/run/userdb", "/run/host/userdb", "/usr/local/lib/userdb", "/usr/lib/userdb"]
                 .map(PathBuf::from)
                 .into(),
+            forks: "/var/lib/aos/forks".into(),
         }
     }
 }
@@ -67,6 +75,12 @@ pub(crate) enum AccountError {
         /// From the group record.
         gid: u32,
     },
+    /// A note of a fork that says something else.
+    #[error("{} does not name the agent that this one is a fork of", .0.display())]
+    Fork(PathBuf),
+    /// Forks of forks, in a circle.
+    #[error("agent {0} is, by the notes of forks, a fork of itself")]
+    Circle(AgentId),
     /// All 65,536 uids are in use.
     #[error("all uids from {} to {} are in use; remove agents", UIDS.start(), UIDS.end())]
     Full,
@@ -97,6 +111,7 @@ pub(crate) struct Accounts {
     state: Folder,
     etc: PathBuf,
     other_userdbs: Vec<PathBuf>,
+    forks: PathBuf,
     _lock: rustix::fd::OwnedFd,
 }
 
@@ -107,11 +122,39 @@ impl Accounts {
         let (userdb, state) = (open(&places.userdb)?, open(&places.state)?);
         let lock = state.lock("lock").map_err(io_error("lock", &state.path_of("lock")))?;
         let (etc, other_userdbs) = (places.etc.clone(), places.other_userdbs.clone());
-        Ok(Self { userdb, state, etc, other_userdbs, _lock: lock })
+        Ok(Self { userdb, state, etc, other_userdbs, forks: places.forks.clone(), _lock: lock })
     }
 
-    /// Makes sure that `id` has an account, and returns its uid.
+    /// Makes sure that `id` has an account, and returns its uid: one of its own, or that of the agent whose fork it is.
     pub(crate) fn add(&self, id: &AgentId) -> Result<u32, AccountError> {
+        let mut owner = id.clone();
+        for _ in 0..FORKS_DEEP {
+            match fork::parent(&self.forks, &owner)? {
+                Some(parent) => owner = parent,
+                None if owner == *id => return self.add_own(id),
+                None => return self.add_alias(id, self.add_own(&owner)?),
+            }
+        }
+        Err(AccountError::Circle(id.clone()))
+    }
+
+    /// Another name for a number. The records by number stay those of the number's owner.
+    fn add_alias(&self, id: &AgentId, uid: u32) -> Result<u32, AccountError> {
+        let name = id.user_name();
+        match (self.own_user(id)?, self.own_group(id)?) {
+            (None, None) => self.refuse_taken_name(&name)?,
+            (user, group) => {
+                if let Some(other) = user.or(group).filter(|number| *number != uid) {
+                    return Err(AccountError::Disagree { uid: other, gid: uid });
+                }
+            }
+        }
+        self.write(&format!("{name}.group"), &json(&GroupRecord::new(id, uid))?)?;
+        self.write(&format!("{name}.user"), &json(&UserRecord::new(id, uid))?)?;
+        Ok(uid)
+    }
+
+    fn add_own(&self, id: &AgentId) -> Result<u32, AccountError> {
         let name = id.user_name();
         let (user, group) = (self.own_user(id)?, self.own_group(id)?);
         let uid = match (user, group) {
@@ -186,7 +229,8 @@ impl Accounts {
 
     /// The next uid that nothing uses. The counter behind it is on the disk when this returns.
     fn allocate(&self) -> Result<u32, AccountError> {
-        let taken = self.numbers_in_passwd_and_group()?;
+        let mut taken = self.numbers_in_passwd_and_group()?;
+        taken.extend(self.numbers_of_agents()?);
         let mut candidate = self.counter()?;
         for _ in UIDS {
             let next = if candidate == *UIDS.end() { *UIDS.start() } else { candidate + 1 };
@@ -224,8 +268,22 @@ impl Accounts {
         Ok(false)
     }
 
-    fn numbers_in_passwd_and_group(&self) -> Result<Vec<u32>, AccountError> {
-        let mut numbers = Vec::new();
+    /// The numbers in the records of all agents. A fork's number has no record by number any more when the agent that
+    /// it was allocated for is gone.
+    fn numbers_of_agents(&self) -> Result<BTreeSet<u32>, AccountError> {
+        let mut numbers = BTreeSet::new();
+        for name in self.userdb.names().map_err(io_error("read", &self.userdb.path_of("")))? {
+            if name.starts_with("aos-")
+                && let Found::File(bytes) = self.look(&name)?
+            {
+                numbers.extend(number(&bytes));
+            }
+        }
+        Ok(numbers)
+    }
+
+    fn numbers_in_passwd_and_group(&self) -> Result<BTreeSet<u32>, AccountError> {
+        let mut numbers = BTreeSet::new();
         for file in ["passwd", "group"] {
             for line in lines_of(&self.etc.join(file))? {
                 numbers.extend(line.split(':').nth(2).and_then(|field| field.parse::<u32>().ok()));

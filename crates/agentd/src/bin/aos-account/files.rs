@@ -37,6 +37,11 @@ impl Folder {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
+        Self::open_existing(path)
+    }
+
+    /// Opens `path`, which somebody else makes: this program may write nothing above it.
+    pub(crate) fn open_existing(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())?, path: path.to_owned() })
     }
@@ -53,6 +58,15 @@ impl Folder {
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
         rustix::fs::flock(&fd, FlockOperation::LockExclusive)?;
         Ok(fd)
+    }
+
+    /// The names in the folder that are UTF-8; this program makes no others.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        Ok(names)
     }
 
     /// What is there under `name`.

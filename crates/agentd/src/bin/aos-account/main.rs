@@ -13,6 +13,7 @@
 
 mod accounts;
 mod files;
+mod fork;
 mod record;
 
 use std::process::ExitCode;

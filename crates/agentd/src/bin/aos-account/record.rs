@@ -35,6 +35,17 @@ pub(crate) struct GroupRecord {
     disposition: String,
 }
 
+/// The number in a user or group record, whoever wrote it.
+pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        uid: Option<u32>,
+        gid: Option<u32>,
+    }
+    let Numbered { uid, gid } = serde_json::from_slice(bytes).ok()?;
+    uid.or(gid)
+}
+
 impl UserRecord {
     pub(crate) fn new(id: &AgentId, uid: u32) -> Self {
         Self {

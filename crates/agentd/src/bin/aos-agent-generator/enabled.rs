@@ -14,6 +14,9 @@ const ENTRIES_MAX: usize = 4 * AGENTS_MAX;
 /// Four lines of numbers need a tenth of this.
 const FILE_MAX: u64 = 4096;
 
+/// systemd's greatest weight; it ignores a line with more.
+const IO_WEIGHT_MAX: u64 = 10_000;
+
 /// The limits of one agent. `None` is no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -25,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) tasks_max: Option<u64>,
     /// Seconds.
     pub(crate) runtime_max_sec: Option<u64>,
+    /// 1 to 10000 (systemd.resource-control(5)).
+    pub(crate) io_weight: Option<u64>,
 }
 
 /// One enabled agent.
@@ -138,13 +143,15 @@ fn parse_line(limits: &mut Limits, line: &[u8]) -> Option<()> {
         "CPUQuotaPerSecUSec" => &mut limits.cpu_quota_per_sec_usec,
         "TasksMax" => &mut limits.tasks_max,
         "RuntimeMaxSec" => &mut limits.runtime_max_sec,
+        "IOWeight" => &mut limits.io_weight,
         _ => return None,
     };
     // Digits only: `parse` alone would take a sign. Zero would be "no limit" or "never start" to systemd.
     if slot.is_some() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    *slot = Some(value.parse().ok().filter(|&number| number > 0)?);
+    let most = if key == "IOWeight" { IO_WEIGHT_MAX } else { u64::MAX };
+    *slot = Some(value.parse().ok().filter(|number| (1..=most).contains(number))?);
     Some(())
 }
 
@@ -164,8 +171,10 @@ mod tests {
                 cpu_quota_per_sec_usec: Some(500_000),
                 tasks_max: Some(64),
                 runtime_max_sec: Some(600),
+                io_weight: None,
             }
         );
+        assert_eq!(parse(b"IOWeight=10000").unwrap().io_weight, Some(10_000));
         assert_eq!(parse(b"").unwrap(), Limits::default());
         for bad in [
             "MemoryMax=0",
@@ -178,6 +187,8 @@ mod tests {
             "MemoryMax",
             "memorymax=1",
             "MemoryMax=infinity",
+            "IOWeight=10001",
+            "IOWeight=0",
             "MemoryMax=99999999999999999999",
             "MemoryMax=1\nMemoryMax=2",
             "[Service]",

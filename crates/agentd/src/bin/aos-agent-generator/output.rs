@@ -24,7 +24,7 @@ pub(crate) fn write_unit(folder: &Path, agent: &Enabled) -> io::Result<()> {
 
 /// The drop-in. Every limit is set, so that none is inherited by accident.
 fn limits_text(agent: &Enabled) -> String {
-    let Limits { memory_max, cpu_quota_per_sec_usec, tasks_max, runtime_max_sec } = &agent.limits;
+    let Limits { memory_max, cpu_quota_per_sec_usec, tasks_max, runtime_max_sec, io_weight } = &agent.limits;
     let number = |limit: &Option<u64>| limit.map_or("infinity".to_owned(), |number| number.to_string());
     let mut text =
         String::from("# Generated from the enabled agents of AOS; `aos enable` changes it.\n[Service]\n");
@@ -33,6 +33,7 @@ fn limits_text(agent: &Enabled) -> String {
         format!("CPUQuota={}", cpu_quota_per_sec_usec.map(percent).unwrap_or_default()),
         format!("TasksMax={}", number(tasks_max)),
         format!("RuntimeMaxSec={}", number(runtime_max_sec)),
+        format!("IOWeight={}", io_weight.map(|weight| weight.to_string()).unwrap_or_default()),
     ] {
         // Writing to a String does not fail.
         if writeln!(text, "{line}").is_err() {
@@ -98,7 +99,7 @@ mod tests {
         let agent = Enabled { id: "web".parse().unwrap(), limits: Limits::default() };
         let text = limits_text(&agent);
         assert!(text.ends_with(
-            "[Service]\nMemoryMax=infinity\nCPUQuota=\nTasksMax=infinity\nRuntimeMaxSec=infinity\n"
+            "[Service]\nMemoryMax=infinity\nCPUQuota=\nTasksMax=infinity\nRuntimeMaxSec=infinity\nIOWeight=\n"
         ));
     }
 }

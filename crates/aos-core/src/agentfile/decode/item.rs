@@ -52,6 +52,14 @@ impl<'n> Item<'n> {
         }
     }
 
+    /// Text, an integer as its digits, or a date as TOML has it without quotes.
+    pub(super) fn text_integer_or_date(&self, what: &str) -> Result<&'n str> {
+        match &self.node.value {
+            Value::Plain { kind: PlainKind::Date, text, .. } => Ok(text),
+            _ => self.text_or_integer(what),
+        }
+    }
+
     pub(super) fn parse<T: FromStr<Err: Display>>(&self, what: &str) -> Result<T> {
         self.text(what)?.parse().map_err(|error| self.problem(error))
     }

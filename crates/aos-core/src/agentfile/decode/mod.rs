@@ -11,7 +11,7 @@ use super::fields;
 use super::source::Source;
 use super::tree::{Node, Value, places};
 use super::{API_VERSION, APP_DIRECTORY, Metadata};
-use crate::capability::{CAPABILITIES_MAX, Capability, CapabilitySet};
+use crate::capability::{CAPABILITIES_MAX, Capability, CapabilitySet, KNOWN, QUALIFIERS, QualifierError};
 use crate::config::{ARGUMENTS_MAX, ENV_MAX, Entrypoint, LABELS_MAX, Lifecycle, Limits, PackageKind};
 use crate::dependency::{DEPENDENCIES_MAX, Dependency, DependencyKind, Requirement};
 use crate::id::parse_version;
@@ -99,6 +99,11 @@ fn run(item: &Item<'_>) -> Result<PartialRun> {
             .map_or_else(|| Ok(BTreeMap::new()), |item| item.table("a mapping of variables", ENV_MAX))?,
         workdir: section.optional("workdir").map(|item| item.parse("an absolute path")).transpose()?,
         lifecycle: section.optional("lifecycle").map(lifecycle).transpose()?,
+        workspace: section
+            .optional("workspace")
+            .map(|item| item.parse("persistent or transactional"))
+            .transpose()?,
+        isolation: section.optional("isolation").map(|item| item.parse("native, oci, ...")).transpose()?,
     })
 }
 
@@ -175,8 +180,8 @@ fn dependency(item: &Item<'_>) -> Result<Dependency> {
     })
 }
 
-/// Capabilities in the order of the file: each is text, or a mapping of one entry, which is how YAML
-/// reads the line when it is not in quotes.
+/// Capabilities in the order of the file: each is text, or a mapping of one capability, which is how YAML
+/// reads the line when it is not in quotes, with its qualifiers beside it.
 fn capabilities(item: &Item<'_>) -> Result<Vec<Capability>> {
     let mut set = CapabilitySet::new();
     let mut written = Vec::new();
@@ -192,25 +197,30 @@ fn capabilities(item: &Item<'_>) -> Result<Vec<Capability>> {
 }
 
 fn capability_of_mapping(item: &Item<'_>) -> Result<Capability> {
+    let is_one_of = |table: &[(&str, &str)], name: &str| table.iter().any(|(known, _)| *known == name);
     let entries = item.entries("a capability")?;
-    if let Some((option, name, place)) =
-        entries.iter().find(|(_, name, _)| fields::CAPABILITY_OPTIONS.contains(name))
-    {
-        return Err(Problem::Field {
-            place: *place,
-            field: option.path.clone(),
-            message: not_enforced(name),
+    let (beside, named): (Vec<_>, Vec<_>) =
+        entries.iter().partition(|(_, name, _)| is_one_of(&QUALIFIERS, name));
+    let at =
+        |item: &Item<'_>, place, message: String| Problem::Field { place, field: item.path.clone(), message };
+    let [(value, name, place)] = named.as_slice() else {
+        let unknown = named.iter().find(|(_, name, _)| !is_one_of(&KNOWN, name));
+        return Err(match unknown {
+            Some((item, name, place)) => {
+                at(item, *place, QualifierError::Unknown((*name).to_owned()).to_string())
+            }
+            None => item.problem("expected one capability, such as `file_read: /data/**`"),
         });
-    }
-    let [(value, name, place)] = entries.as_slice() else {
-        return Err(item.problem("expected one capability, such as `file_read: /data/**`"));
     };
     let text = value.text_or_integer("the capability's value")?;
-    Capability::from_parts(name, text).map_err(|error| Problem::Field {
-        place: *place,
-        field: item.path.clone(),
-        message: error.to_string(),
-    })
+    let mut capability =
+        Capability::from_parts(name, text).map_err(|error| at(item, *place, error.to_string()))?;
+    for (value, name, place) in beside {
+        let text = value.text_integer_or_date("the qualifier's value")?;
+        capability =
+            capability.qualified(name, text).map_err(|error| at(value, *place, error.to_string()))?;
+    }
+    Ok(capability)
 }
 
 fn limits(item: &Item<'_>) -> Result<Limits> {
@@ -221,6 +231,8 @@ fn limits(item: &Item<'_>) -> Result<Limits> {
         cpu: of("cpu").map(|item| item.parse("a share, such as 50%")).transpose()?,
         tasks: of("tasks").map(|item| item.parse_quantity("a number, such as 64")).transpose()?,
         runtime: of("runtime").map(|item| item.parse("a duration, such as 10m")).transpose()?,
+        disk: of("disk").map(|item| item.parse_quantity("a size, such as 1G")).transpose()?,
+        io_weight: of("io_weight").map(|item| item.parse_quantity("a number, such as 100")).transpose()?,
         open_files: of("open_files").map(|item| item.parse_quantity("a number, such as 1024")).transpose()?,
     })
 }

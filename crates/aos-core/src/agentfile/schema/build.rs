@@ -214,7 +214,7 @@ pub(super) fn run(name: &str) -> Option<Value> {
     Some(match name {
         "command" => command(),
         "net" => {
-            let host = patterns::capability_value("net")?;
+            let host = patterns::net_name();
             let item = text("HOST:PORT, or *.HOST:PORT for one label more.", &format!("^{host}$"));
             set("Hosts that it may reach; without it the step is offline.", NET_MAX, item)
         }

@@ -11,12 +11,12 @@ mod patterns;
 
 use super::fields::{self, Fields};
 use super::{API_VERSION, FILE_NAMES};
-use crate::capability::{CAPABILITIES_MAX, KNOWN};
-use crate::config::{ARGUMENTS_MAX, ENV_MAX, LABELS_MAX, Lifecycle, PackageKind};
+use crate::capability::{Approval, CAPABILITIES_MAX, KNOWN, LINE_MAX_BYTES, QUALIFIERS};
+use crate::config::{ARGUMENTS_MAX, ENV_MAX, Isolation, LABELS_MAX, Lifecycle, PackageKind, Workspace};
 use crate::dependency::{DEPENDENCIES_MAX, DependencyKind, REQUIREMENT_MAX};
 use crate::id::{PACKAGE_NAME_MAX, VERSION_MAX};
 use crate::path::PATH_MAX_BYTES;
-use crate::quantity::{OPEN_FILES_MAX, TASKS_MAX};
+use crate::quantity::{CALLS_MAX, IO_WEIGHT_MAX, OPEN_FILES_MAX, TASKS_MAX};
 use crate::text::{
     ARGUMENT_MAX, DESCRIPTION_MAX, ENV_NAME_MAX, ENV_VALUE_MAX, LABEL_NAME_MAX, LABEL_VALUE_MAX,
 };
@@ -249,36 +249,61 @@ fn run(name: &str) -> Option<Value> {
         "lifecycle" => json!({
             "description": "oneshot: ends by itself; persistent: is started again when it fails.",
             "default": Lifecycle::default().as_str(),
-            "enum": Lifecycle::ALL.map(Lifecycle::as_str),
+            "enum": Lifecycle::WORDS,
+        }),
+        "workspace" => json!({
+            "description": "What happens to what the agent writes in /workspace. persistent: it stays; transactional: the agent writes to a view of its own, which a person commits or discards.",
+            "default": Workspace::default().as_str(),
+            "enum": Workspace::WORDS,
+        }),
+        "isolation" => json!({
+            "description": "What holds the agent in. native: this system's launcher; oci: an OCI runtime, crun or runc; gvisor: runsc; vm: a virtual machine. One that this machine has not is an error at start.",
+            "default": Isolation::default().as_str(),
+            "enum": Isolation::WORDS,
         }),
         _ => return None,
     })
 }
 
-/// A capability as one text `name: value`, or as a mapping of one entry.
+/// A capability as one text `name: value`, or as a mapping of one capability with its qualifiers.
 fn capability() -> Value {
+    let after = patterns::qualifiers();
     let valued =
         || KNOWN.iter().filter_map(|&(name, form)| Some((name, form, patterns::capability_value(name)?)));
-    let line = |(name, form, value): (&str, &str, String)| json!({ "description": form, "pattern": format!("^{name}: *{value}$") });
+    let line = |(name, form, value): (&str, &str, String)| json!({ "description": form, "pattern": format!("^{name}: *{value}{after}$") });
     let entry = |(name, form, value): (&str, &str, String)| {
-        let text = json!({ "type": "string", "pattern": format!("^{value}$") });
+        let pattern = format!("^{value}{after}$");
         let schema = match name {
-            "listen" => json!({
-                "description": form,
-                "anyOf": [{ "type": "integer", "minimum": 1, "maximum": u16::MAX }, text],
-            }),
-            _ => json!({ "description": form, "type": "string", "pattern": format!("^{value}$") }),
+            "listen" => {
+                let number = json!({ "type": "integer", "minimum": 1, "maximum": u16::MAX });
+                json!({ "description": form, "anyOf": [number, { "type": "string", "pattern": pattern }] })
+            }
+            _ => json!({ "description": form, "type": "string", "pattern": pattern }),
         };
         (name.to_owned(), schema)
     };
+    let beside =
+        QUALIFIERS.iter().filter_map(|(name, what)| Some(((*name).to_owned(), qualifier(name, what)?)));
+    let one_of: Vec<Value> = KNOWN.iter().map(|(name, _)| json!({ "required": [name] })).collect();
     json!({ "anyOf": [
-        { "type": "string", "anyOf": valued().map(line).collect::<Vec<_>>() },
+        { "type": "string", "maxLength": LINE_MAX_BYTES, "anyOf": valued().map(line).collect::<Vec<_>>() },
         {
             "type": "object",
-            "properties": valued().map(entry).collect::<Map<_, _>>(),
-            "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+            "properties": valued().map(entry).chain(beside).collect::<Map<_, _>>(),
+            "additionalProperties": false, "oneOf": one_of,
         },
     ] })
+}
+
+/// A qualifier beside a capability.
+fn qualifier(name: &str, what: &str) -> Option<Value> {
+    let pattern = format!("^{}$", patterns::qualifier_value(name)?);
+    Some(match name {
+        "approval" => json!({ "description": what, "enum": Approval::WORDS }),
+        "max_calls" => number(what, Some(CALLS_MAX), &pattern),
+        "max_bytes" => number(what, None, &pattern),
+        _ => json!({ "description": what, "type": "string", "pattern": pattern }),
+    })
 }
 
 /// A whole number, or a text with the same meaning.
@@ -303,6 +328,11 @@ fn limits(name: &str) -> Option<Value> {
             text("Time from start to forced end, with d, h, m, s: 10m, 1h30m.", patterns::DURATION, 64)
         }
         "open_files" => number("Open files of each process.", Some(OPEN_FILES_MAX), patterns::COUNT),
+        "disk" => size("Bytes of the workspace, or with K, M, G, T (powers of 1024): 1G."),
+        "io_weight" => {
+            let what = "Share of the disks' time beside other agents; 100 is the kernel's default.";
+            number(what, Some(IO_WEIGHT_MAX), patterns::COUNT)
+        }
         _ => return None,
     })
 }
@@ -335,6 +365,9 @@ mod tests {
         }
         for (name, _) in KNOWN {
             assert!(patterns::capability_value(name).is_some(), "{name}");
+        }
+        for (name, what) in QUALIFIERS {
+            assert!(qualifier(name, what).is_some(), "{name}");
         }
     }
 }

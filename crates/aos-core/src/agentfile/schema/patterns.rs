@@ -2,6 +2,8 @@
 //! type takes matches its pattern; what a pattern cannot say (a range, a length in bytes) the type
 //! still refuses.
 
+use crate::capability::{Approval, MemoryUse, QUALIFIERS};
+
 /// Characters that no path and no visible text has: `is_hidden` of our messages, as far as a pattern
 /// without flags reaches.
 const HIDDEN: &str =
@@ -136,15 +138,60 @@ pub(super) fn program() -> String {
 
 /// The value of a capability, without anchors; `None` for a name that has no pattern here.
 pub(super) fn capability_value(name: &str) -> Option<String> {
+    let any_or = |name: &str| format!(r"(?:\*|{})", unanchored(name));
     match name {
-        "file_read" | "file_write" | "exec" => Some(format!(
-            r"(?!.*\*\*(?!$))(?!.*[^/]\*\*$)/(?:(?!\.{{1,2}}(?:/|$))[^/?\[\]{{}}\\{HIDDEN}]+(?:/(?!\.{{1,2}}(?:/|$))[^/?\[\]{{}}\\{HIDDEN}]+)*)?"
-        )),
-        "net" => {
-            let label = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
-            Some(format!(r"(?!(?:[^:]*\.)?(?:[0-9]+|0x[0-9a-f]*):)(?:\*\.)?{label}(?:\.{label})*:{PORT}"))
-        }
+        "file_read" | "file_write" | "exec" => Some(path_pattern()),
+        "net" => Some(format!(r"(?:{}|(?:{OCTET}(?:\.{OCTET}){{3}}|\[[0-9a-f:]+\]):{PORT})", net_name())),
         "listen" => Some(PORT.to_owned()),
+        "inference" | "device" => Some(LOWERCASE_NAME.to_owned()),
+        "tool" => Some(r"(?:\*|[A-Za-z0-9_-]+)(?:\.(?:\*|[A-Za-z0-9_-]+))*".to_owned()),
+        "memory" => Some(format!("(?:{})", MemoryUse::WORDS.join("|"))),
+        "message" => Some(any_or("^[a-z0-9](?:[a-z0-9-]{0,25}[a-z0-9])?$")),
+        "spawn" | "skill" => Some(any_or(PACKAGE_NAME)),
+        "secret" => Some(format!("{}@{HOST_NAME}", unanchored(SECRET_NAME))),
         _ => None,
     }
+}
+
+/// A number of an IPv4 address.
+const OCTET: &str = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+/// A model's alias, a device's name.
+const LOWERCASE_NAME: &str = "[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?";
+/// A host's name, whose last label is no number.
+const HOST_NAME: &str = r"(?!(?:[^ ]*\.)?(?:[0-9]+|0x[0-9a-f]*)(?:$| ))(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
+
+fn unanchored(pattern: &str) -> &str {
+    pattern.trim_start_matches('^').trim_end_matches('$')
+}
+
+/// A path pattern: `**` is the last segment or nowhere.
+fn path_pattern() -> String {
+    let segment = format!(r"(?!\.{{1,2}}(?:/|$| \[))(?:(?!\*\*)[^/?\[\]{{}}\\{HIDDEN}])+");
+    format!(r"/(?:{segment}(?:/{segment})*(?:/\*\*)?|\*\*)?")
+}
+
+/// `HOST:PORT` with a name or a pattern of names.
+pub(super) fn net_name() -> String {
+    let label = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
+    format!(r"(?!(?:[^:]*\.)?(?:[0-9]+|0x[0-9a-f]*):)(?:\*\.)?{label}(?:\.{label})*:{PORT}")
+}
+
+/// The value of a qualifier, without anchors; `None` for a name that has no pattern here.
+pub(super) fn qualifier_value(name: &str) -> Option<String> {
+    match name {
+        "approval" => Some(format!("(?:{})", Approval::WORDS.join("|"))),
+        "max_calls" => Some("[1-9][0-9]{0,9}".to_owned()),
+        "max_bytes" => Some(unanchored(SIZE).to_owned()),
+        "expires" => Some(
+            "[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// Qualifiers in brackets after a value, or none.
+pub(super) fn qualifiers() -> String {
+    let valued = QUALIFIERS.iter().filter_map(|(name, _)| Some(format!("{name}={}", qualifier_value(name)?)));
+    let one = format!("(?:{})", valued.collect::<Vec<_>>().join("|"));
+    format!(r"(?: \[ *{one} *(?:, *{one} *)*\])?")
 }

@@ -2,7 +2,8 @@
 //! control group of this process, or in one above it, before anything is started.
 //!
 //! The supervisor sets them when it starts the unit; a start by hand, or a machine whose control
-//! groups lack a controller, has none. The runtime limit is the service manager's and has no file.
+//! groups lack a controller, has none. A weight is a share among neighbours and counts in the control
+//! group itself only. The runtime limit is the service manager's and has no file.
 //! Formats: the kernel's admin-guide/cgroup-v2.rst.
 
 use std::fs;
@@ -51,13 +52,16 @@ struct Limit {
     asked: String,
     /// Whether the file's text, without the line's end, limits to `most` or less.
     holds: fn(&str, u64) -> bool,
+    /// In how many control groups, from the inside out, it may be in force.
+    reach: usize,
 }
 
 impl Limit {
     fn of(limits: &UnitLimits) -> Vec<Self> {
         let limit = |file, controller, most: Option<u64>, asked: fn(u64) -> String, holds| {
-            most.map(|most| Self { file, controller, most, asked: asked(most), holds })
+            most.map(|most| Self { file, controller, most, asked: asked(most), holds, reach: usize::MAX })
         };
+        let weight = limit("io.weight", "io", limits.io_weight, |weight| weight.to_string(), is_weight);
         [
             limit("memory.max", "memory", limits.memory_max_bytes, bytes, is_at_most),
             limit("pids.max", "pids", limits.tasks_max, |count| count.to_string(), is_at_most),
@@ -65,6 +69,7 @@ impl Limit {
         ]
         .into_iter()
         .flatten()
+        .chain(weight.map(|weight| Self { reach: 1, ..weight }))
         .collect()
     }
 }
@@ -95,6 +100,12 @@ fn is_quota_at_most(text: &str, most: u64) -> bool {
         }
         _ => false,
     }
+}
+
+/// `default 50`, and a line for each device that has a weight of its own.
+fn is_weight(text: &str, weight: u64) -> bool {
+    let default = text.lines().next().and_then(|line| line.strip_prefix("default "));
+    default.is_some_and(|found| found.parse() == Ok(weight))
 }
 
 /// What of a plan's limits is not in force.
@@ -129,7 +140,7 @@ fn missing(root: &Path, own: &str, limits: &[Limit]) -> Result<Missing, LaunchEr
     for limit in limits {
         let mut nearest = None;
         let mut is_held = false;
-        for group in &groups {
+        for group in groups.iter().take(limit.reach) {
             let Some(text) = read(&group.join(limit.file))? else { continue };
             is_held |= (limit.holds)(&text, limit.most);
             nearest.get_or_insert(text);
@@ -194,6 +205,7 @@ mod tests {
             tasks_max: tasks,
             cpu_quota_per_sec_usec: cpu,
             runtime_max_usec: Some(1),
+            io_weight: None,
         })
     }
 
@@ -271,6 +283,19 @@ mod tests {
             unset.explain("web").unwrap(),
             "memory.max is `max`, the plan asks 256M: start it with `aos start web`"
         );
+    }
+
+    #[test]
+    fn a_weight_is_that_of_the_group_itself() {
+        let limits = Limit::of(&UnitLimits { io_weight: Some(50), ..UnitLimits::default() });
+        assert_eq!(complaints(&[(OWN, "io.weight", "default 50")], &limits), Vec::<String>::new());
+        assert_eq!(complaints(&[(OWN, "io.weight", "default 50\n8:0 70")], &limits), Vec::<String>::new());
+        for text in ["default 100", "default 500", "50", "", "8:0 50"] {
+            let files = [(OWN, "io.weight", text), ("aos.slice", "io.weight", "default 50")];
+            assert_eq!(complaints(&files, &limits).len(), 1, "{text}");
+        }
+        let above = hierarchy(&[("aos.slice", "io.weight", "default 50")]);
+        assert_eq!(missing(above.path(), UNIT, &limits).unwrap().controllers, ["io"]);
     }
 
     #[test]

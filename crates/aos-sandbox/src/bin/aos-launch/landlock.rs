@@ -16,7 +16,7 @@ use landlock::{
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
-use crate::error::{Context, LaunchError, Layer, fail};
+use crate::error::{self, Context, LaunchError, Layer, fail};
 use crate::loader;
 
 /// The least that a kernel must offer.
@@ -58,8 +58,7 @@ const fn rights(access: Access) -> BitFlags<AccessFs> {
 
 /// Restricts this process to the plan, for good.
 pub(crate) fn apply(plan: &SandboxPlan) -> Result<LandlockReport, LaunchError> {
-    let mut ruleset =
-        handled(plan.purpose).layer(Layer::Landlock, "the kernel's Landlock is too old (ABI 6 is needed)")?;
+    let mut ruleset = handled(plan.purpose).layer(Layer::Landlock, error::NO_LANDLOCK)?;
     for rule in &plan.landlock {
         ruleset = add_path_rule(ruleset, rule)?;
     }

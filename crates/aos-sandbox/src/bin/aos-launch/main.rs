@@ -8,6 +8,10 @@
 //! | init | pid 1 inside | builds the tree, reaps, passes signals on |
 //! | agent | pid 2 inside | confines itself, then becomes the entrypoint |
 //!
+//! The launcher stays outside but for the user and the network namespace. It makes the latter while
+//! the init builds the tree ([`network`]). The agent shares the init's memory until it executes, and
+//! the init waits for that: a copy of the memory would only be thrown away.
+//!
 //! Started as pid 1 of a pid namespace that somebody else made (`PrivatePIDs=`), the launcher is the
 //! init itself and uses that `/proc`. `aos-agent@.service` does not do that: systemd 257 loses the
 //! exit status of such a process when its control group is empty before its end is noticed.
@@ -15,51 +19,68 @@
 //! A step of a build (`Purpose::Build`) differs in its file tree ([`tree`]), in the number that its
 //! user has inside, and in what is not asked of it: ports. Everything else is the same code.
 //!
-//! Order: scrub; become the user; the unit's limits; namespaces; file tree; loopback; listeners;
-//! fork; limits; capabilities;
-//! Landlock; probes; seccomp; the kernel's own word on each; exec; and only then readiness. Every
+//! Order: scrub; become the user; the unit's limits; user and pid namespace; fork; then at once the
+//! network namespace, loopback, listeners and the other namespaces, file tree; capabilities; limits;
+//! Landlock; probes; seccomp; the kernel's own word on each; the filter of a record
+//! ([`record`]), if one is asked for; exec; and only then readiness. Every
 //! step is required: the first that fails ends the launch with `aos-launch: <layer>: <why>` and the
 //! layer's exit status ([`error::Layer`]). Nothing is retried with less.
 
+// A launcher is started once for each agent: the runtime's preparations are a noticeable part of it.
+#![cfg_attr(not(test), no_main)]
+
 mod agent;
 mod cgroup;
+mod contents;
 mod error;
+mod isolate;
 mod landlock;
+mod link;
 mod listeners;
 mod loader;
 mod message;
+mod network;
 mod notify;
 mod options;
 mod probe;
+mod record;
 mod report;
 mod scrub;
 mod supervise;
 mod tree;
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::process::ExitCode;
 
-use aos_sandbox::plan::{Identity, Purpose, SandboxPlan};
+use aos_sandbox::plan::{Identity, Node, Purpose, SandboxPlan};
 use aos_sys::namespace::{self, Inside, Kind};
 use aos_sys::process::{self, Fork};
-use aos_sys::{capability, identity, keyring, network, signal};
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use aos_sys::{capability, identity, keyring};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+};
 
 use error::{Context, LaunchError, Layer, fail};
+use link::{ToInit, ToLauncher};
 use message::Sender;
 use notify::{Notifier, telling};
-use options::{Inherited, Options, User};
+use options::{Inherited, Options, Surroundings, User};
 use probe::Outside;
 use report::Before;
-use supervise::Reporting;
+use supervise::{End, Reporting};
 use tree::ProcSource;
 
-fn main() -> ExitCode {
-    match launch() {
-        Ok(code) => code,
+#[cfg(not(test))]
+aos_sys::plain_main!(main_of_launcher);
+
+/// The program.
+#[cfg_attr(test, allow(dead_code, reason = "the tests have an entry of their own"))]
+fn main_of_launcher(arguments: Vec<OsString>) -> u8 {
+    match launch(arguments) {
+        Ok(status) => status,
         Err(error) => {
             error.print();
-            ExitCode::from(error.layer().exit_status())
+            error.layer().exit_status()
         }
     }
 }
@@ -69,12 +90,14 @@ struct Start {
     plan: SandboxPlan,
     identity: Identity,
     before: Before,
-    /// Secrets and the listeners' socket: each is gone when the tree is built.
+    surroundings: Surroundings,
+    /// Secrets and the listeners' socket, gone when the tree is built; the record's, when the agent is
+    /// forked.
     inherited: Inherited,
 }
 
-fn launch() -> Result<ExitCode, LaunchError> {
-    let options = Options::from_process()?;
+fn launch(arguments: Vec<OsString>) -> Result<u8, LaunchError> {
+    let options = Options::parse(arguments.into_iter().skip(1))?;
     let inherited = scrub::process(&options)?;
     // First of what can be used: from here on the service manager hears why a start fails.
     let notifier = Notifier::from_environment()?;
@@ -83,26 +106,44 @@ fn launch() -> Result<ExitCode, LaunchError> {
     let (mut start, report) = telling(notifier.as_ref(), prepared)?;
     let (receiver, sender) = telling(notifier.as_ref(), message::channel())?;
     if is_own_init {
-        let outside = telling(notifier.as_ref(), build(&mut start, ProcSource::OfUnit))?;
-        return split(&start, outside, sender, Some(Reporting { receiver, report, notifier }));
+        let outside = telling(notifier.as_ref(), build(&mut start, ProcSource::OfUnit, None))?;
+        let reporting = Reporting { receiver, report, notifier };
+        return split(start, outside, sender, End::OfChild, Some(reporting));
     }
+    let (to_init, to_launcher) = telling(notifier.as_ref(), link::channel())?;
     let forked = process::fork().layer(Layer::Process, "cannot fork the init");
     let forked = telling(notifier.as_ref(), forked)?;
     let reporting = Reporting { receiver, report, notifier };
     match forked {
         Fork::Parent(init) => {
-            let purpose = start.plan.purpose;
-            drop((start, sender));
-            if purpose == Purpose::Build {
-                telling(reporting.notifier.as_ref(), supervise::end_with_caller())?;
-            }
-            supervise::run(init, Some(reporting))
+            drop((sender, to_launcher));
+            let is_unit = options.is_unit();
+            let end = telling(reporting.notifier.as_ref(), serve_init(start, to_init, is_unit))?;
+            supervise::run(init, end, Some(reporting))
         }
         Fork::Child => {
-            drop(reporting);
-            run_init(start, sender)
+            drop((reporting, to_init));
+            run_init(start, sender, to_launcher)
         }
     }
+}
+
+/// The launcher's part while the init builds the tree; and the end for which it waits.
+fn serve_init(mut start: Start, to_init: ToInit, is_unit: bool) -> Result<End, LaunchError> {
+    // A step does not outlive its build, nor an agent who records what it asks for.
+    let is_tied = start.plan.purpose == Purpose::Build || start.inherited.record_socket.is_some();
+    if is_tied {
+        supervise::end_with_caller()?;
+    }
+    network::make(&start.plan.listeners, start.inherited.listener_socket.take())?;
+    to_init.pass_network()?;
+    // Its layers are the next one's when the kernel has taken the union down.
+    let has_union = start.plan.tree.iter().any(|entry| matches!(entry.node, Node::Transaction { .. }));
+    if is_tied || is_unit || has_union {
+        return Ok(End::OfChild);
+    }
+    to_init.signal()?;
+    Ok(End::Heard(to_init))
 }
 
 /// All that comes before the first fork.
@@ -113,6 +154,10 @@ fn prepare(
 ) -> Result<(Start, Option<File>), LaunchError> {
     // What belongs to the caller is opened while its files and its identity are still there.
     let plan = options.read_plan(&mut inherited)?;
+    if isolate::is_asked(&plan, options) {
+        options.check_unit(&plan)?;
+        match isolate::become_it(&plan, options)? {}
+    }
     let report = options.open_report(&mut inherited)?;
     let user = options.become_user()?;
     options.check_unit(&plan)?;
@@ -122,20 +167,22 @@ fn prepare(
         Purpose::Agent => Inside::Same,
         Purpose::Build => Inside::Zero,
     };
-    let before = enter_namespaces(is_own_init, user, inside)?;
+    let before = match options.surroundings() {
+        Surroundings::Own => enter_namespaces(is_own_init, user, inside)?,
+        Surroundings::Given => enter_given(is_own_init, &plan, user)?,
+    };
     // Once for all processes: they keep what they need to build the sandbox, and each drops it.
     capability::drop_inheritable().layer(Layer::Capabilities, "cannot empty the bounding set")?;
-    signal::block_all().layer(Layer::Process, "cannot block signals")?;
-    Ok((Start { plan, identity, before, inherited }, report))
+    Ok((Start { plan, identity, before, surroundings: options.surroundings(), inherited }, report))
 }
 
-/// Makes all namespaces at once and maps the one user into them.
+/// Makes the namespaces that have to be there before the init, and maps the one user into them. The
+/// others are [`build`]'s and [`network`]'s.
 fn enter_namespaces(has_pid_namespace: bool, user: User, inside: Inside) -> Result<Before, LaunchError> {
-    let kinds: Vec<Kind> =
-        Kind::ALL.into_iter().filter(|kind| !(has_pid_namespace && *kind == Kind::Pid)).collect();
-    let before = Before::note(&kinds)?;
-    namespace::unshare(&kinds)
-        .layer(Layer::Namespace, "cannot make the namespaces (are unprivileged user namespaces allowed?)")?;
+    let is_left = |kind: &Kind| !(has_pid_namespace && *kind == Kind::Pid);
+    let before = Before::note(Kind::ALL.into_iter().filter(is_left).collect())?;
+    let first = if has_pid_namespace { &[Kind::User][..] } else { &[Kind::User, Kind::Pid] };
+    namespace::unshare(first).layer(Layer::Namespace, error::NO_NAMESPACES)?;
     // The maps belong to root while a process is not dumpable.
     set_dumpable_behavior(DumpableBehavior::Dumpable).layer(Layer::Process, "cannot become dumpable")?;
     namespace::map_user(user.uid, user.gid, inside)
@@ -144,10 +191,24 @@ fn enter_namespaces(has_pid_namespace: bool, user: User, inside: Inside) -> Resu
     Ok(before)
 }
 
+/// Makes a user namespace with the user's number in what a container's runtime made.
+fn enter_given(is_init: bool, plan: &SandboxPlan, user: User) -> Result<Before, LaunchError> {
+    if !is_init || plan.purpose == Purpose::Build {
+        return fail(Layer::Usage, "--inside is for the first process of an agent's container");
+    }
+    let before = Before::note(vec![Kind::User])?;
+    namespace::unshare(&[Kind::User]).layer(Layer::Namespace, error::NO_NAMESPACES)?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).layer(Layer::Process, "cannot become dumpable")?;
+    namespace::map_user(0, 0, Inside::Other(user.uid, user.gid))
+        .layer(Layer::Namespace, "cannot map the user into the namespace")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).layer(Layer::Process, "cannot become undumpable")?;
+    Ok(before)
+}
+
 /// Pid 1 of the namespace made here. It ends with the launcher, and tells it why it fails.
-fn run_init(mut start: Start, mut sender: Sender) -> Result<ExitCode, LaunchError> {
-    match tied_to_parent().and_then(|()| build(&mut start, ProcSource::Fresh)) {
-        Ok(outside) => split(&start, outside, sender, None),
+fn run_init(mut start: Start, mut sender: Sender, link: ToLauncher) -> Result<u8, LaunchError> {
+    match tied_to_parent().and_then(|()| build(&mut start, ProcSource::Fresh, Some(&link))) {
+        Ok(outside) => split(start, outside, sender, End::Told(link), None),
         Err(error) => sender.give_up(error),
     }
 }
@@ -157,35 +218,47 @@ fn tied_to_parent() -> Result<(), LaunchError> {
         .layer(Layer::Process, "cannot tie the init to the launcher")
 }
 
-/// Builds what all processes inside share.
-fn build(start: &mut Start, proc_source: ProcSource) -> Result<Outside, LaunchError> {
-    let Inherited { secrets, listener_socket, .. } = std::mem::take(&mut start.inherited);
+/// Builds what all processes inside share. Without a link the network namespace is made here too.
+fn build(
+    start: &mut Start,
+    proc_source: ProcSource,
+    link: Option<&ToLauncher>,
+) -> Result<Outside, LaunchError> {
+    let Inherited { secrets, listener_socket, record_socket, .. } = std::mem::take(&mut start.inherited);
+    start.inherited.record_socket = record_socket;
     if !rustix::process::getpid().is_init() {
         return fail(Layer::Namespace, "the init is not the first process of its pid namespace");
     }
+    if start.surroundings == Surroundings::Given {
+        return Outside::prepare(tree::given()?);
+    }
+    namespace::unshare(&[Kind::Cgroup, Kind::Ipc, Kind::Mount, Kind::Uts])
+        .layer(Layer::Namespace, error::NO_NAMESPACES)?;
     let tree = tree::assemble(&start.plan, &start.identity, proc_source, secrets)?;
-    network::loopback_up().layer(Layer::Network, "cannot bring the loopback up")?;
-    listeners::pass_out(&start.plan.listeners, listener_socket)?;
+    match link {
+        Some(link) => {
+            drop(listener_socket);
+            link.enter_network()?;
+        }
+        None => network::make(&start.plan.listeners, listener_socket)?,
+    }
     rustix::system::sethostname(start.plan.agent.as_str().as_bytes())
         .layer(Layer::Namespace, "cannot set the host name")?;
     Outside::prepare(tree)
 }
 
-/// Forks the agent; the init stays.
+/// Starts the agent; the init stays.
 fn split(
-    start: &Start,
+    start: Start,
     outside: Outside,
     mut sender: Sender,
+    end: End,
     reporting: Option<Reporting>,
-) -> Result<ExitCode, LaunchError> {
-    match process::fork().layer(Layer::Process, "cannot fork the agent") {
-        Ok(Fork::Child) => {
-            drop(reporting);
-            agent::run(&start.plan, &start.before, &outside, sender)
-        }
-        Ok(Fork::Parent(agent)) => {
-            drop((sender, outside));
-            supervise::run(agent, reporting)
+) -> Result<u8, LaunchError> {
+    match start_agent(&start, &outside, &mut sender) {
+        Ok(agent) => {
+            drop((start, outside, sender));
+            supervise::run(agent, end, reporting)
         }
         // As the outermost process: nobody else would read what it sends.
         Err(error) if reporting.is_some() => {
@@ -193,4 +266,13 @@ fn split(
         }
         Err(error) => sender.give_up(error),
     }
+}
+
+/// Starts the process that becomes the agent, and waits until it has, or has failed. Neither of the two
+/// has a privilege any more.
+fn start_agent(start: &Start, outside: &Outside, sender: &mut Sender) -> Result<Pid, LaunchError> {
+    supervise::give_up_privileges()?;
+    let record = start.inherited.record_socket.as_ref();
+    let mut become_agent = || agent::run(&start.plan, &start.before, outside, record, sender);
+    process::fork_sharing_memory(&mut become_agent).layer(Layer::Process, "cannot fork the agent")
 }

@@ -4,11 +4,11 @@
 //! the pipe after a status frame and without a failure frame means that exec has succeeded.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::process::ExitCode;
+use std::io::Write;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::contents;
 use crate::error::{Context, LaunchError, Layer, fail};
 
 /// Bytes of all frames: a report of the greatest size, a status and a failure fit.
@@ -59,10 +59,17 @@ impl Sender {
     }
 
     /// Says which layer is missing, and ends this process with its status; the other end prints it.
-    pub(crate) fn give_up(&mut self, error: LaunchError) -> Result<ExitCode, LaunchError> {
+    pub(crate) fn give_up(&mut self, error: LaunchError) -> Result<u8, LaunchError> {
         match self.failed(&error) {
-            Ok(()) => Ok(ExitCode::from(error.layer().exit_status())),
+            Ok(()) => Ok(error.layer().exit_status()),
             Err(_) => Err(error),
+        }
+    }
+
+    /// Says which layer is missing, or prints it where nobody listens.
+    pub(crate) fn tell(&mut self, error: &LaunchError) {
+        if self.failed(error).is_err() {
+            error.print();
         }
     }
 
@@ -84,8 +91,7 @@ impl Sender {
 impl Receiver {
     /// Waits for the end of the pipe.
     pub(crate) fn wait(self) -> Result<Outcome, LaunchError> {
-        let mut bytes = Vec::new();
-        self.0.take(MAX_BYTES).read_to_end(&mut bytes).layer(Layer::Process, "cannot hear from inside")?;
+        let bytes = contents::read(self.0, MAX_BYTES).layer(Layer::Process, "cannot hear from inside")?;
         decode(&bytes)
     }
 }

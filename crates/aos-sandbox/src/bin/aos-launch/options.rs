@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek};
+use std::io::Seek;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aos_sandbox::plan::{PLAN_MAX_BYTES, SandboxPlan};
@@ -12,10 +12,11 @@ use aos_sys::process;
 use rustix::fs::OFlags;
 
 use crate::cgroup;
+use crate::contents;
 use crate::error::{Context, LaunchError, Layer, fail};
 use crate::identity;
 
-const USAGE: &str = "aos-launch (--plan PATH | --plan-fd N) [--report PATH | --report-fd N] [--secrets-fd N] [--listener-socket N] [--unit] [--uid N [--gid N]]";
+const USAGE: &str = "aos-launch (--plan PATH | --plan-fd N) [--report PATH | --report-fd N] [--secrets-fd N] [--listener-socket N] [--record-socket N] [--unit | --inside] [--uid N [--gid N]]";
 
 /// The parsed command line.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,9 +27,12 @@ pub(crate) struct Options {
     secrets: Option<RawFd>,
     /// The Unix socket over which the plan's listeners go out: [`crate::listeners`].
     listener_socket: Option<RawFd>,
+    /// The Unix socket over which the agent's calls are asked about: [`crate::record`].
+    record_socket: Option<RawFd>,
     uid: Option<u32>,
     gid: Option<u32>,
     confines: Confines,
+    surroundings: Surroundings,
 }
 
 /// A file of the caller: by its path, or by the number of an inherited descriptor.
@@ -45,6 +49,7 @@ pub(crate) struct Inherited {
     report: Option<File>,
     pub(crate) secrets: Option<File>,
     pub(crate) listener_socket: Option<OwnedFd>,
+    pub(crate) record_socket: Option<OwnedFd>,
 }
 
 /// Who limits memory, processor time and tasks.
@@ -57,6 +62,18 @@ pub(crate) enum Confines {
     Unit,
 }
 
+/// Who makes the namespaces and the file tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Surroundings {
+    /// This program.
+    #[default]
+    Own,
+    /// `--inside`: an OCI runtime, which executes this program as the first process of its container, as
+    /// uid 0 without capabilities. What is left is a user namespace in which the user has its number, and
+    /// every restriction of the process.
+    Given,
+}
+
 /// The user and group that everything after runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct User {
@@ -65,12 +82,8 @@ pub(crate) struct User {
 }
 
 impl Options {
-    /// Reads this process's arguments.
-    pub(crate) fn from_process() -> Result<Self, LaunchError> {
-        Self::parse(std::env::args_os().skip(1))
-    }
-
-    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, LaunchError> {
+    /// Reads the arguments after the program's name.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, LaunchError> {
         let mut options = Self::default();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().map_or_else(|| fail(Layer::Usage, USAGE), Ok);
@@ -81,7 +94,9 @@ impl Options {
                 Some("--report-fd") => options.report = Some(Place::Descriptor(descriptor(&value()?)?)),
                 Some("--secrets-fd") => options.secrets = Some(descriptor(&value()?)?),
                 Some("--listener-socket") => options.listener_socket = Some(descriptor(&value()?)?),
+                Some("--record-socket") => options.record_socket = Some(descriptor(&value()?)?),
                 Some("--unit") => options.confines = Confines::Unit,
+                Some("--inside") => options.surroundings = Surroundings::Given,
                 Some("--uid") => options.uid = Some(number(&value()?)?),
                 Some("--gid") => options.gid = Some(number(&value()?)?),
                 _ => return fail(Layer::Usage, USAGE),
@@ -100,18 +115,20 @@ impl Options {
             Some(Place::Descriptor(number)) => Some(*number),
             _ => None,
         };
-        let wanted = [of(&self.plan), of(&self.report), self.secrets, self.listener_socket];
+        let wanted =
+            [of(&self.plan), of(&self.report), self.secrets, self.listener_socket, self.record_socket];
         let numbers: Vec<RawFd> = wanted.into_iter().flatten().collect();
         let taken = process::take_inherited(&numbers)
             .layer(Layer::Descriptors, "cannot take or close inherited descriptors")?;
         let mut taken = taken.into_iter();
         let mut next = |number: Option<RawFd>| number.and_then(|_| taken.next());
-        let [plan, report, secrets, listener_socket] = wanted.map(&mut next);
+        let [plan, report, secrets, listener_socket, record_socket] = wanted.map(&mut next);
         Ok(Inherited {
             plan: plan.map(File::from),
             report: report.map(File::from),
             secrets: secrets.map(File::from),
             listener_socket,
+            record_socket,
         })
     }
 
@@ -124,6 +141,36 @@ impl Options {
         };
         let bytes = read_bounded(name, file, PLAN_MAX_BYTES)?;
         SandboxPlan::parse(&bytes).map_err(chain).layer(Layer::Plan, name.display())
+    }
+
+    /// Who makes the namespaces and the file tree.
+    pub(crate) const fn surroundings(&self) -> Surroundings {
+        self.surroundings
+    }
+
+    /// Whether this process is the main process of a unit.
+    pub(crate) fn is_unit(&self) -> bool {
+        self.confines == Confines::Unit
+    }
+
+    /// The words for `aos-isolate` that say the same; `None` if something is named by a descriptor, which
+    /// that program does not take.
+    pub(crate) fn for_isolate(&self) -> Option<Vec<OsString>> {
+        if [self.secrets, self.listener_socket, self.record_socket].iter().any(Option::is_some) {
+            return None;
+        }
+        let mut words = Vec::new();
+        for (option, place) in [("--plan", &self.plan), ("--report", &self.report)] {
+            match place {
+                Some(Place::Path(path)) => words.extend([option.into(), path.clone().into_os_string()]),
+                Some(Place::Descriptor(_)) => return None,
+                None => {}
+            }
+        }
+        for (option, id) in [("--uid", self.uid), ("--gid", self.gid)] {
+            words.extend(id.map(|id| [option.into(), id.to_string().into()]).into_iter().flatten());
+        }
+        Some(words)
     }
 
     /// Checks the unit's limits, with `--unit`.
@@ -142,7 +189,9 @@ impl Options {
             (_, Some(file)) => (Path::new("the inherited report"), file),
             _ => return Ok(None),
         };
-        if file.metadata().layer(Layer::Report, name.display())?.is_file() {
+        let kind = file.metadata().layer(Layer::Report, name.display())?.file_type();
+        // The one who waits outside a container reads the report from a pipe.
+        if kind.is_file() || (self.surroundings == Surroundings::Given && kind.is_fifo()) {
             Ok(Some(file))
         } else {
             fail(Layer::Report, format!("{}: not a regular file", name.display()))
@@ -155,6 +204,10 @@ impl Options {
         let caller =
             User { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
         match (self.uid, caller.uid) {
+            // The number is given in the user namespace that is made next.
+            (Some(uid), 0) if self.surroundings == Surroundings::Given && uid != 0 => {
+                Ok(User { uid, gid: self.gid.unwrap_or(uid) })
+            }
             (None, 0) => fail(Layer::User, "an agent never runs as root: give --uid"),
             (None, _) => Ok(caller),
             (Some(uid), 0) => {
@@ -210,9 +263,7 @@ fn read_bounded(name: &Path, mut file: File, max: usize) -> Result<Vec<u8>, Laun
     }
     // An inherited descriptor stands where its writer left it.
     file.rewind().layer(Layer::Plan, name.display())?;
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).layer(Layer::Plan, name.display())?;
-    Ok(bytes)
+    contents::read(file, max.saturating_add(1)).layer(Layer::Plan, name.display())
 }
 
 /// An error with its sources, in one line.
@@ -242,6 +293,7 @@ mod tests {
         assert_eq!((options.uid, options.gid), (Some(5), Some(6)));
         assert_eq!(options.confines, Confines::Caller);
         assert_eq!(parse(&["--unit", "--plan", "/p"]).unwrap().confines, Confines::Unit);
+        assert_eq!(parse(&["--inside", "--plan", "/p"]).unwrap().surroundings(), Surroundings::Given);
         let options =
             parse(&["--plan-fd", "3", "--report-fd", "4", "--secrets-fd", "5", "--listener-socket", "6"]);
         let options = options.unwrap();
@@ -255,6 +307,7 @@ mod tests {
             &["--plan-fd", "x"],
             &["--plan", "/p", "--secrets-fd", "-1"],
             &["--plan", "/p", "--listener-socket", "0"],
+            &["--plan", "/p", "--record-socket", "2"],
             &["--report", "/r"],
             &["--plan", "/p", "--uid", "x"],
             &["--plan", "/p", "--uid", "-1"],
@@ -264,6 +317,20 @@ mod tests {
             &["/p"],
         ] {
             assert_eq!(parse(bad).unwrap_err().layer(), Layer::Usage, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_another_isolation_cannot_take_is_not_dropped() {
+        let words = |more: &[&str]| {
+            let options =
+                parse(&[&["--plan", "/p", "--report", "/r", "--uid", "5", "--gid", "6"], more].concat());
+            options.unwrap().for_isolate()
+        };
+        let expected = ["--plan", "/p", "--report", "/r", "--uid", "5", "--gid", "6"].map(OsString::from);
+        assert_eq!(words(&[]), Some(expected.to_vec()));
+        for option in ["--secrets-fd", "--listener-socket", "--record-socket", "--plan-fd", "--report-fd"] {
+            assert_eq!(words(&[option, "7"]), None, "{option}");
         }
     }
 

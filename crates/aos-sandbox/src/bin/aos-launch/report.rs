@@ -1,27 +1,33 @@
 //! What the kernel says of the process that becomes the agent, compared with what was asked. Read
 //! when every restriction is in force, through the agent's own eyes.
 
-use std::fs;
 use std::path::Path;
 
 use aos_core::report::{LandlockReport, LaunchReport, LayerReport, REPORT_VERSION};
 use aos_sandbox::plan::{Node, Purpose, SandboxPlan};
+use aos_sys::capability::{self, Sets};
 use aos_sys::namespace::{self, Kind};
+use rustix::thread::{SecureComputingMode, no_new_privs, secure_computing_mode};
 
 use crate::agent::limits;
+use crate::contents;
 use crate::error::{Context, LaunchError, Layer, fail};
 use crate::tree;
 
 /// The namespaces of this process before it left them; the pid namespace among them only if it
 /// was left too.
-pub(crate) struct Before(Vec<(Kind, u64)>);
+pub(crate) struct Before {
+    numbers: [u64; Kind::ALL.len()],
+    /// The kinds that this program makes.
+    left: Vec<Kind>,
+}
 
 impl Before {
-    /// Notes the namespaces of these kinds.
-    pub(crate) fn note(kinds: &[Kind]) -> Result<Self, LaunchError> {
-        let identify = |kind: &Kind| namespace::identifier(*kind).map(|number| (*kind, number));
-        let noted: Result<Vec<_>, _> = kinds.iter().map(identify).collect();
-        Ok(Self(noted.layer(Layer::Namespace, "cannot identify the caller's namespaces")?))
+    /// Notes the namespaces, of which those of these kinds will be left.
+    pub(crate) fn note(left: Vec<Kind>) -> Result<Self, LaunchError> {
+        let numbers =
+            namespace::identifiers().layer(Layer::Namespace, "cannot identify the caller's namespaces")?;
+        Ok(Self { numbers, left })
     }
 }
 
@@ -31,16 +37,20 @@ pub(crate) fn confirm(
     before: &Before,
     landlock: LandlockReport,
 ) -> Result<LaunchReport, LaunchError> {
-    let status = fs::read_to_string("/proc/self/status").layer(Layer::Probe, "/proc/self/status")?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").layer(Layer::Probe, "/proc/self/mountinfo")?;
+    let held = capability::held().layer(Layer::Probe, "cannot ask for the capabilities")?;
+    let no_new_privs = no_new_privs().layer(Layer::Probe, "cannot ask for no_new_privs")?;
+    let filtering = secure_computing_mode().layer(Layer::Probe, "cannot ask for the filter")?;
+    let mounts = contents::of_kernel("/proc/self/mountinfo").layer(Layer::Probe, "/proc/self/mountinfo")?;
+    // A name that is not UTF-8 stays in its line, whose other fields are what counts.
+    let mounts = String::from_utf8_lossy(&mounts);
     let layers = vec![
         namespaces(before)?,
         mount_layer(&places_for_both(plan), &mounts),
         limit_layer(plan),
-        capability_layer(&status),
-        field_layer(&status, "no_new_privs", "NoNewPrivs", "1"),
+        capability_layer(held),
+        number_layer("no_new_privs", "NoNewPrivs", u32::from(no_new_privs), 1),
         landlock_layer(plan, &landlock),
-        field_layer(&status, "seccomp", "Seccomp", "2"),
+        number_layer("seccomp", "Seccomp", filtering as u32, SecureComputingMode::Filter as u32),
     ];
     if let Some(layer) = layers.iter().find(|layer| !layer.ok) {
         return fail(
@@ -77,12 +87,23 @@ fn layer(name: &str, asked: impl Into<String>, in_force: impl Into<String>, ok: 
 fn namespaces(before: &Before) -> Result<LayerReport, LaunchError> {
     let mut in_force = Vec::new();
     let mut ok = true;
-    for kind in Kind::ALL {
-        let now = namespace::identifier(kind).layer(Layer::Probe, "cannot identify a namespace")?;
-        ok &= before.0.iter().all(|(noted, number)| *noted != kind || *number != now);
+    let now = namespace::identifiers().layer(Layer::Probe, "cannot identify the namespaces")?;
+    for ((kind, before_it), now) in Kind::ALL.into_iter().zip(before.numbers).zip(now) {
+        ok &= !before.left.contains(&kind) || now != before_it;
         in_force.push(format!("{}:[{now}]", kind.name()));
     }
-    Ok(layer("namespaces", Kind::ALL.map(Kind::name).join(" "), in_force.join(" "), ok))
+    Ok(layer("namespaces", asked_namespaces(&before.left), in_force.join(" "), ok))
+}
+
+/// Which namespaces are other than before, and which were made by who started this program: these cannot be
+/// compared with anything.
+fn asked_namespaces(left: &[Kind]) -> String {
+    let names = |are_left: bool| {
+        let kinds = Kind::ALL.into_iter().filter(|kind| left.contains(kind) == are_left);
+        kinds.map(Kind::name).collect::<Vec<_>>().join(" ")
+    };
+    let (own, given) = (names(true), names(false));
+    if given.is_empty() { own } else { format!("{own}; not compared, as the unit's or runtime's: {given}") }
 }
 
 /// The places of a step of a build that are written and executed.
@@ -127,15 +148,15 @@ fn limit_layer(plan: &SandboxPlan) -> LayerReport {
     layer("rlimits", list(&|limit| limit.value), list(&now), ok)
 }
 
-fn capability_layer(status: &str) -> LayerReport {
-    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| (name, field(status, name)));
-    let ok = sets.iter().all(|(_, set)| !set.is_empty() && set.bytes().all(|digit| digit == b'0'));
-    let in_force = sets.map(|(name, set)| format!("{name}={set}")).join(" ");
-    layer("capabilities", "none in any set", in_force, ok)
+fn capability_layer(held: Sets) -> LayerReport {
+    let Sets { inheritable, permitted, effective, bounding, ambient } = held;
+    let in_force = format!(
+        "CapInh={inheritable:016x} CapPrm={permitted:016x} CapEff={effective:016x} CapBnd={bounding:016x} CapAmb={ambient:016x}"
+    );
+    layer("capabilities", "none in any set", in_force, held == Sets::default())
 }
 
-fn field_layer(status: &str, name: &str, key: &str, wanted: &str) -> LayerReport {
-    let found = field(status, key);
+fn number_layer(name: &str, key: &str, found: u32, wanted: u32) -> LayerReport {
     layer(name, format!("{key}={wanted}"), format!("{key}={found}"), found == wanted)
 }
 
@@ -148,24 +169,31 @@ fn landlock_layer(plan: &SandboxPlan, landlock: &LandlockReport) -> LayerReport 
     layer("landlock", asked, in_force, landlock.effective_abi >= 6)
 }
 
-/// A field of `/proc/self/status`; empty if it is not there.
-fn field<'a>(status: &'a str, key: &str) -> &'a str {
-    let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    value.unwrap_or_default().trim()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_by_their_whole_name() {
-        let status = "Seccomp_filters:\t1\nSeccomp:\t2\nCapEff:\t0000\n";
-        assert_eq!(field(status, "Seccomp"), "2");
-        assert_eq!(field(status, "Cap"), "");
-        assert!(field_layer(status, "seccomp", "Seccomp", "2").ok);
-        assert!(!field_layer("", "seccomp", "Seccomp", "2").ok);
-        assert!(!capability_layer(status).ok);
+    fn one_capability_in_any_set_is_not_in_force() {
+        assert!(capability_layer(Sets::default()).ok);
+        for held in [
+            Sets { inheritable: 1, ..Sets::default() },
+            Sets { permitted: 1, ..Sets::default() },
+            Sets { effective: 1, ..Sets::default() },
+            Sets { bounding: 1 << 40, ..Sets::default() },
+            Sets { ambient: 1, ..Sets::default() },
+        ] {
+            assert!(!capability_layer(held).ok, "{held:?}");
+        }
+        assert!(number_layer("seccomp", "Seccomp", 2, 2).ok);
+        assert!(!number_layer("seccomp", "Seccomp", 0, 2).ok);
+    }
+
+    #[test]
+    fn namespaces_that_were_given_are_told_apart() {
+        assert_eq!(asked_namespaces(&Kind::ALL), "cgroup ipc mnt net pid user uts");
+        let given = asked_namespaces(&[Kind::User]);
+        assert_eq!(given, "user; not compared, as the unit's or runtime's: cgroup ipc mnt net pid uts");
     }
 
     #[test]

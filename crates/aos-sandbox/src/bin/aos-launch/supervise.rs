@@ -7,17 +7,17 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::process::ExitCode;
 
 use aos_sandbox::seccomp::Policy;
-use aos_sys::{capability, seccomp, signal};
+use aos_sys::{capability, process, seccomp, signal};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal, wait,
 };
 use rustix::thread::set_no_new_privs;
 
-use crate::error::{Context, LaunchError, Layer, print_line};
+use crate::error::{self, Context, LaunchError, Layer, print_line};
+use crate::link::{ToInit, ToLauncher};
 use crate::message::{Outcome, Receiver};
 use crate::notify::{Notifier, telling};
 
@@ -67,6 +67,16 @@ impl Reporting {
     }
 }
 
+/// By what a process knows that its child is done.
+pub(crate) enum End {
+    /// The child has ended.
+    OfChild,
+    /// The launcher's: the init has ended, or has told the agent's status.
+    Heard(ToInit),
+    /// The init's: the agent has ended. All others are then ended too, and the launcher is told.
+    Told(ToLauncher),
+}
+
 /// Ends everything inside when the calling thread of the caller ends: a step does not outlive its
 /// build. An agent does outlive a supervisor that is restarted.
 pub(crate) fn end_with_caller() -> Result<(), LaunchError> {
@@ -74,27 +84,45 @@ pub(crate) fn end_with_caller() -> Result<(), LaunchError> {
 }
 
 /// Locks this process down and waits for `child`.
-pub(crate) fn run(child: Pid, reporting: Option<Reporting>) -> Result<ExitCode, LaunchError> {
+pub(crate) fn run(child: Pid, end: End, reporting: Option<Reporting>) -> Result<u8, LaunchError> {
     let notifier = reporting.as_ref().and_then(|reporting| reporting.notifier.as_ref());
     telling(notifier, lock_down())?;
     match reporting.map(Reporting::finish).transpose()?.flatten() {
-        Some(exit_status) => Ok(ExitCode::from(exit_status)),
-        None => wait_for(child),
+        Some(exit_status) => Ok(exit_status),
+        None => {
+            process::give_back_memory();
+            wait_for(child, &end)
+        }
     }
 }
 
-/// No capability, no new privilege, and a filter of what waiting needs.
+/// No capability and no new privilege, for this process and those that it starts from now on.
+pub(crate) fn give_up_privileges() -> Result<(), LaunchError> {
+    capability::drop_held().layer(Layer::Capabilities, "cannot drop capabilities")?;
+    set_no_new_privs(true).layer(Layer::NoNewPrivileges, "cannot set no_new_privs")
+}
+
+/// No privilege, and a filter of what waiting needs.
 fn lock_down() -> Result<(), LaunchError> {
-    capability::drop_held().layer(Layer::Capabilities, "cannot drop the init's capabilities")?;
-    set_no_new_privs(true).layer(Layer::NoNewPrivileges, "cannot set no_new_privs for the init")?;
-    seccomp::install(&Policy::Init.compile()).layer(Layer::Seccomp, "cannot filter the init")
+    give_up_privileges()?;
+    seccomp::install(Policy::Init.compile()).layer(Layer::Seccomp, error::NO_FILTER)
 }
 
 /// Passes signals on and reaps until `child` has ended.
-fn wait_for(child: Pid) -> Result<ExitCode, LaunchError> {
+fn wait_for(child: Pid, end: &End) -> Result<u8, LaunchError> {
     loop {
         if let Some(status) = reap(child)? {
-            return Ok(ExitCode::from(exit_status(status)));
+            let status = exit_status(status);
+            if let End::Told(link) = end {
+                end_all_others()?;
+                link.ended(status)?;
+            }
+            return Ok(status);
+        }
+        if let End::Heard(link) = end
+            && let Some(status) = link.status()?
+        {
+            return Ok(status);
         }
         let signal = signal::wait().layer(Layer::Process, "cannot wait for signals")?;
         let passed =
@@ -105,6 +133,19 @@ fn wait_for(child: Pid) -> Result<ExitCode, LaunchError> {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(error) => return Err(error).layer(Layer::Process, "cannot pass a signal on"),
             }
+        }
+    }
+}
+
+/// Ends every other process of this init's pid namespace and waits until they are gone.
+fn end_all_others() -> Result<(), LaunchError> {
+    let what = "cannot end what the agent left";
+    signal::kill_all_others().layer(Layer::Process, what)?;
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error).layer(Layer::Process, what),
         }
     }
 }

@@ -30,6 +30,7 @@ impl World {
             state: self.path("state"),
             etc: self.path("etc"),
             other_userdbs: vec![self.path("run-userdb"), self.path("missing")],
+            forks: self.path("forks"),
         })
         .unwrap()
     }
@@ -46,6 +47,73 @@ impl World {
 
 fn id(text: &str) -> AgentId {
     text.parse().unwrap()
+}
+
+#[test]
+fn a_fork_has_its_parents_number_under_another_name() {
+    let world = World::new();
+    std::fs::create_dir(world.path("forks")).unwrap();
+    let note = |name: &str, text: &str| std::fs::write(world.path("forks").join(name), text).unwrap();
+    note("try-1", "web 2\n");
+    note("try-2", "try-1 0\n");
+    // The parent's own account comes with it.
+    let uid = world.open().add(&id("try-2")).unwrap();
+    assert_eq!(world.open().add(&id("web")).unwrap(), uid);
+    assert_eq!(world.open().add(&id("try-1")).unwrap(), uid);
+    assert_eq!(world.open().add(&id("try-1")).unwrap(), uid, "adding twice changes nothing");
+    let link = std::fs::read_link(world.path("userdb").join(format!("{uid}.user"))).unwrap();
+    assert_eq!(link, PathBuf::from("aos-web.user"), "the number is the parent's");
+    assert_eq!(world.open().add(&id("db")).unwrap(), uid + 1);
+    assert_eq!(world.open().remove(&id("try-1")).unwrap(), Removed::Account(uid));
+    assert!(
+        world.names().contains(&format!("{uid}.user")) && world.names().contains(&"aos-web.user".to_owned())
+    );
+    assert!(!world.names().contains(&"aos-try-1.user".to_owned()));
+    // One that has a number of its own keeps it.
+    note("db", "web 1\n");
+    assert!(matches!(world.open().add(&id("db")), Err(AccountError::Disagree { .. })));
+}
+
+#[test]
+fn the_folder_of_forks_is_the_supervisors_to_make() {
+    let world = World::new();
+    world.open().add(&id("web")).unwrap();
+    assert!(!world.path("forks").exists(), "below /var/lib the unit may write its own folder only");
+}
+
+#[test]
+fn the_number_of_a_fork_is_in_use_when_its_owner_is_gone() {
+    let world = World::new();
+    std::fs::create_dir(world.path("forks")).unwrap();
+    std::fs::write(world.path("forks/try"), "web 1\n").unwrap();
+    let uid = world.open().add(&id("try")).unwrap();
+    world.open().add(&id("web")).unwrap();
+    world.open().remove(&id("web")).unwrap();
+    std::fs::write(world.path("state/next"), format!("{uid}\n")).unwrap();
+    assert_eq!(world.open().add(&id("db")).unwrap(), uid + 1);
+    // Half a record counts too.
+    std::fs::remove_file(world.path("userdb/aos-try.user")).unwrap();
+    std::fs::write(world.path("state/next"), format!("{uid}\n")).unwrap();
+    assert_eq!(world.open().add(&id("mail")).unwrap(), uid + 2);
+    world.open().remove(&id("try")).unwrap();
+    std::fs::write(world.path("state/next"), format!("{uid}\n")).unwrap();
+    assert_eq!(world.open().add(&id("free")).unwrap(), uid);
+}
+
+#[test]
+fn notes_of_forks_name_agents_and_nothing_else() {
+    let world = World::new();
+    std::fs::create_dir(world.path("forks")).unwrap();
+    for text in ["", "root", "../../root 1\n", "self 1\n", "Root 1\n", " 1\n"] {
+        std::fs::write(world.path("forks/self"), text).unwrap();
+        assert!(matches!(world.open().add(&id("self")), Err(AccountError::Fork(_))), "{text:?}");
+    }
+    std::fs::write(world.path("forks/a"), "b 1\n").unwrap();
+    std::fs::write(world.path("forks/b"), "a 1\n").unwrap();
+    assert!(matches!(world.open().add(&id("a")), Err(AccountError::Circle(_))));
+    std::os::unix::fs::symlink("/etc/passwd", world.path("forks/c")).unwrap();
+    assert!(matches!(world.open().add(&id("c")), Err(AccountError::Fork(_))));
+    assert_eq!(world.names(), Vec::<String>::new());
 }
 
 #[test]

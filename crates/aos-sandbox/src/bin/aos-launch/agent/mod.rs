@@ -4,35 +4,39 @@ pub(crate) mod limits;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::process::ExitCode;
+use std::os::fd::OwnedFd;
 
 use aos_sandbox::plan::SandboxPlan;
-use aos_sys::{capability, process, seccomp, signal};
+use aos_sys::{process, seccomp, signal};
 use rustix::fs::{Access, access};
 use rustix::process::{chdir, setsid};
-use rustix::thread::set_no_new_privs;
 
-use crate::error::{Context, LaunchError, Layer, fail};
+use crate::error::{self, Context, LaunchError, Layer, fail};
 use crate::landlock;
 use crate::message::Sender;
 use crate::probe::Outside;
+use crate::record;
 use crate::report::{self, Before};
 
-/// Becomes the agent. Returns only when a layer is missing; the launcher then prints why.
+/// Becomes the agent. Returns only when a layer is missing, with its exit status; the launcher then
+/// prints why. This process shares the init's memory: what it is lent, it does not take apart.
 pub(crate) fn run(
     plan: &SandboxPlan,
     before: &Before,
     probes: &Outside,
-    mut sender: Sender,
-) -> Result<ExitCode, LaunchError> {
-    let Err(error) = become_agent(plan, before, probes, &mut sender);
-    sender.give_up(error)
+    record_socket: Option<&OwnedFd>,
+    sender: &mut Sender,
+) -> u8 {
+    let Err(error) = become_agent(plan, before, probes, record_socket, sender);
+    sender.tell(&error);
+    error.layer().exit_status()
 }
 
 fn become_agent(
     plan: &SandboxPlan,
     before: &Before,
     probes: &Outside,
+    record_socket: Option<&OwnedFd>,
     sender: &mut Sender,
 ) -> Result<Infallible, LaunchError> {
     let program = Executable::new(plan)?;
@@ -41,15 +45,14 @@ fn become_agent(
     setsid().layer(Layer::Process, "cannot leave the session")?;
     limits::apply(&plan.rlimits)?;
     chdir(plan.program.cwd.as_path()).layer(Layer::Directory, &plan.program.cwd)?;
-    capability::drop_held().layer(Layer::Capabilities, "cannot drop capabilities")?;
-    set_no_new_privs(true).layer(Layer::NoNewPrivileges, "cannot set no_new_privs")?;
     let landlock = landlock::apply(plan)?;
     probes.check_landlock(plan)?;
     signal::reset_for_exec().layer(Layer::Process, "cannot reset signals")?;
-    seccomp::install(&filter).layer(Layer::Seccomp, "cannot install the filter")?;
+    seccomp::install(filter).layer(Layer::Seccomp, error::NO_FILTER)?;
     probes.check_seccomp(plan.purpose)?;
     let report = report::confirm(plan, before, landlock)?;
     let bytes = report.to_json().layer(Layer::Report, "cannot write the report")?;
+    record::begin(record_socket)?;
     sender.in_force(&report::summary(&report), &bytes)?;
     process::exec(&program.path, &program.arguments, &program.environment)
         .layer(Layer::Exec, format!("cannot execute {}", program.path.to_string_lossy()))

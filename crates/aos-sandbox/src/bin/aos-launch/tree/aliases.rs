@@ -11,6 +11,7 @@ use aos_sandbox::plan::{BindAccess, Node, TreeEntry};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use super::sources::Source;
+use crate::contents;
 use crate::error::{Context, LaunchError, Layer, fail};
 
 /// One line of the mount table.
@@ -34,7 +35,7 @@ struct Region<'a> {
 /// Refuses a plan by which something of the host would be writable and executable.
 pub(super) fn refuse(tree: &[TreeEntry], sources: &[Source]) -> Result<(), LaunchError> {
     let what = "/proc/self/mountinfo";
-    let text = std::fs::read(what).layer(Layer::Namespace, what)?;
+    let text = contents::of_kernel(what).layer(Layer::Namespace, what)?;
     // A name that is not UTF-8 stays different from others, or becomes the same: never less refused.
     let table = parse(&String::from_utf8_lossy(&text));
     let (mut written, mut executed) = (Vec::new(), Vec::new());
@@ -47,6 +48,13 @@ pub(super) fn refuse(tree: &[TreeEntry], sources: &[Source]) -> Result<(), Launc
             (Node::Overlay { lower, .. }, Source::Union(files)) => {
                 for (path, file) in lower.iter().zip(files) {
                     executed.push(region(&table, entry, path.as_path(), file)?);
+                }
+            }
+            (Node::Transaction { lower, changes }, Source::Layers(layers)) => {
+                // The whole folder: what is written now is a snapshot later.
+                written.push(region(&table, entry, changes.as_path(), &layers.folder)?);
+                for (path, file) in lower.iter().zip(layers.lower.iter().skip(layers.snapshots)) {
+                    written.push(region(&table, entry, path.as_path(), file)?);
                 }
             }
             _ => {}

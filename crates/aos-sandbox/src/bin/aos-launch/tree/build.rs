@@ -24,9 +24,10 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::mounts::{Content, attach, copy, mount_devices, new_tmpfs, processes, union};
+use super::mounts::{Content, attach, copy, mount_devices, new_tmpfs, processes};
 use super::places::{ignore_existing, make_devices, make_directory, make_parents, relative, write_file};
 use super::sources::{self, Source, open_host};
+use super::union::union;
 use super::{ProcSource, Tree, cover, enter, make_ungranted};
 use crate::error::{Context, LaunchError, Layer, fail};
 

@@ -12,6 +12,8 @@ mod build;
 mod mounts;
 mod places;
 mod sources;
+mod transaction;
+mod union;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -65,13 +67,14 @@ pub(crate) fn assemble(
     let memory = mounts::new_tmpfs(ROOT_BYTES, ROOT_INODES, "0755", Content::Data)
         .layer(Layer::Namespace, "cannot make the root in memory")?;
     match plan.purpose {
-        Purpose::Agent => assemble_agent(&memory, plan, identity, proc_source),
+        Purpose::Agent => assemble_agent(&memory, &host, plan, identity, proc_source),
         Purpose::Build => build::assemble(&memory, plan, proc_source, secrets),
     }
 }
 
 fn assemble_agent(
     root: &OwnedFd,
+    host: &OwnedFd,
     plan: &SandboxPlan,
     identity: &Identity,
     proc_source: ProcSource,
@@ -81,10 +84,19 @@ fn assemble_agent(
     places::make_all(root, &plan.tree, &sources, identity)?;
     let ungranted = make_ungranted(root)?;
     cover(root)?;
-    mounts::mount_all(root, &plan.tree, &sources, proc_source)?;
+    mounts::mount_all(root, host, &plan.tree, &sources, proc_source)?;
     let sealed = Attributes { read_only: true, no_exec: true, no_dev: true, private: true };
     set_attributes(root, sealed, Reach::One).layer(Layer::Namespace, "cannot seal the root")?;
     enter(root)?;
+    Ok(Tree { ungranted })
+}
+
+/// What the probes need of a tree that a container's runtime built: this program's own file, which no rule
+/// lets the agent read.
+pub(crate) fn given() -> Result<Tree, LaunchError> {
+    let what = "cannot open this program for the probes";
+    let ungranted = open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .layer(Layer::Namespace, what)?;
     Ok(Tree { ungranted })
 }
 

@@ -1,6 +1,6 @@
 //! The second pass of the assembly: mounts, each with its flags before it is attached.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use aos_sandbox::plan::{Bind, BindAccess, Node, TreeEntry};
 use aos_sys::mount::{Attributes, Reach, set_attributes};
@@ -17,6 +17,8 @@ use rustix::mount::{
 use super::ProcSource;
 use super::places::relative;
 use super::sources::Source;
+use super::transaction;
+use super::union::{Shared, union};
 use crate::error::{Context, LaunchError, Layer, fail, print_line};
 
 /// A device that has no effect outside the process that uses it.
@@ -47,17 +49,19 @@ pub(super) enum Content {
 }
 
 /// Flags of every file system that is made for the agent.
-fn inert() -> MountAttrFlags {
+pub(super) fn inert() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
 }
 
 /// Mounts every entry that is a mount, in order.
 pub(super) fn mount_all(
     root: &OwnedFd,
+    host: &OwnedFd,
     tree: &[TreeEntry],
     sources: &[Source],
     proc_source: ProcSource,
 ) -> Result<(), LaunchError> {
+    let mut shared = Shared::new(root, host);
     for (entry, source) in tree.iter().zip(sources) {
         let path = relative(&entry.path);
         let what = || format!("{}: cannot mount {}", entry.cause, entry.path);
@@ -67,9 +71,12 @@ pub(super) fn mount_all(
                 attach(root, path, &mount).layer(Layer::Namespace, what())?;
             }
             (Node::Overlay { on_own, .. }, Source::Union(lower)) => {
-                let own =
-                    if *on_own { Some(place(root, path).layer(Layer::Namespace, what())?) } else { None };
-                let mount = union(own.iter().chain(lower)).layer(Layer::Namespace, what())?;
+                let mount = if *on_own { shared.directory(entry, lower) } else { union(lower.iter()) };
+                let mount = mount.layer(Layer::Namespace, what())?;
+                attach(root, path, &mount).layer(Layer::Namespace, what())?;
+            }
+            (Node::Transaction { .. }, Source::Layers(layers)) => {
+                let mount = transaction::mount(layers)?;
                 attach(root, path, &mount).layer(Layer::Namespace, what())?;
             }
             (Node::Tmpfs { size_bytes, inodes }, _) => {
@@ -85,11 +92,11 @@ pub(super) fn mount_all(
             _ => {}
         }
     }
-    Ok(())
+    shared.detach().layer(Layer::Namespace, "cannot detach the host's directories")
 }
 
 /// The place in the new tree, found without following a link or leaving the tree.
-fn place(root: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn place(root: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
     openat2(
         root,
         path,
@@ -148,30 +155,12 @@ fn note_refusal(entry: &TreeEntry, bind: &Bind, mount: &OwnedFd) {
         BindAccess::Write => rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
         BindAccess::Read | BindAccess::ReadExecute => rustix::fs::Access::READ_OK,
     };
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    if rustix::fs::access(path, wanted) == Err(Errno::ACCESS) {
+    if aos_sys::mount::access(mount, wanted) == Err(Errno::ACCESS) {
         print_line(&format!(
             "note: {}: the permissions of {} deny it to the agent's user; chgrp it to aos-agents, or use setfacl",
             entry.cause, bind.source
         ));
     }
-}
-
-/// A read-only union of directories, the first on top.
-pub(super) fn union<'a>(lower: impl Iterator<Item = &'a OwnedFd>) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for directory in lower {
-        fsconfig_set_string(
-            context.as_fd(),
-            "lowerdir+",
-            format!("/proc/self/fd/{}", directory.as_raw_fd()),
-        )?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
 /// An empty file system in memory.
@@ -241,28 +230,34 @@ fn proc_of_unit() -> Result<OwnedFd, LaunchError> {
 }
 
 pub(super) fn mount_devices(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let host = openat2(CWD, "/dev", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let host = host.layer(Layer::Namespace, "/dev")?;
+    let inside = place(root, path).layer(Layer::Namespace, "/dev")?;
     for device in DEVICES {
         let what = || format!("/dev/{}", device.name);
-        let file = openat2(
-            CWD,
-            format!("/dev/{}", device.name),
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::NO_SYMLINKS,
-        )
-        .layer(Layer::Namespace, what())?;
-        let stat = fstat(&file).layer(Layer::Namespace, what())?;
+        let mount = device_of(&host, device.name).layer(Layer::Namespace, what())?;
+        let stat = fstat(&mount).layer(Layer::Namespace, what())?;
         let is_character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
         if !is_character || (major(stat.st_rdev), minor(stat.st_rdev)) != device.number {
             return fail(Layer::Namespace, format!("{} is another device", what()));
         }
-        let mount = copy(&file).layer(Layer::Namespace, what())?;
         let attributes = Attributes { no_exec: true, private: true, ..Attributes::default() };
         set_attributes(&mount, attributes, Reach::One).layer(Layer::Namespace, what())?;
-        attach(root, &format!("{path}/{}", device.name), &mount).layer(Layer::Namespace, what())?;
+        // The place is a name in a directory that was just made: nothing to be led astray by.
+        move_mount(&mount, "", &inside, device.name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .layer(Layer::Namespace, what())?;
     }
     let terminals = new_terminals().layer(Layer::Namespace, "cannot make pseudo-terminals")?;
     attach(root, &format!("{path}/pts"), &terminals).layer(Layer::Namespace, "/dev/pts")
+}
+
+/// A detached copy of one file of the host's `/dev`; of a link, the link itself.
+fn device_of(host: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(host, name, flags)
 }
 
 /// A pseudo-terminal file system of the agent's own.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use aos_core::path::AbsolutePath;
 use aos_sandbox::plan::{Identity, Node, TreeEntry};
-use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{FileType, Mode, OFlags, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::sources::Source;
@@ -30,9 +30,17 @@ pub(super) fn make_all(
     sources: &[Source],
     identity: &Identity,
 ) -> Result<(), LaunchError> {
+    let mut last_above = "";
     for (index, (entry, source)) in tree.iter().zip(sources).enumerate() {
         let before = tree.iter().zip(sources).take(index);
         if is_own(&entry.path, before) && !matches!(source, Source::Absent) {
+            let path = relative(&entry.path);
+            let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+            // Entries of one directory follow each other.
+            if above != last_above {
+                make_parents(root, path)?;
+                last_above = above;
+            }
             make_one(root, entry, source, identity)?;
         }
     }
@@ -62,7 +70,6 @@ fn make_one(
 ) -> Result<(), LaunchError> {
     let path = relative(&entry.path);
     let failed = |path: &str| format!("cannot make the place /{path}");
-    make_parents(root, path)?;
     match (&entry.node, source) {
         (_, Source::Link(to)) => {
             ignore_existing(symlinkat(to, root, path)).layer(Layer::Namespace, failed(path))
@@ -105,6 +112,11 @@ pub(super) fn ignore_existing(result: Result<(), Errno>) -> Result<(), Errno> {
 
 pub(super) fn write_file(root: impl AsFd, path: &str, content: &[u8]) -> Result<(), LaunchError> {
     let what = || format!("cannot make the file /{path}");
+    if content.is_empty() {
+        // A place for a mount: it is never opened, so neither here.
+        let made = mknodat(root, path, FileType::RegularFile, FILE_MODE, 0);
+        return ignore_existing(made).layer(Layer::Namespace, what());
+    }
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(root, path, flags, FILE_MODE).layer(Layer::Namespace, what())?;
     let written = rustix::io::write(&file, content).layer(Layer::Namespace, what())?;

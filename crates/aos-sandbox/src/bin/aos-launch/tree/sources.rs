@@ -10,6 +10,7 @@ use aos_sandbox::plan::{Bind, CAUSE_BASE, CAUSE_PACKAGE, Missing, Node, Shape, T
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, readlinkat};
 use rustix::io::Errno;
 
+use super::transaction::{self, Layers};
 use crate::error::{Context, LaunchError, Layer, fail};
 
 /// Bytes of a file that is copied. The largest is the loader's cache: about 100 bytes for each
@@ -34,6 +35,8 @@ pub(super) enum Source {
     Link(PathBuf),
     /// The directories of a union.
     Union(Vec<OwnedFd>),
+    /// The layers of the workspace.
+    Layers(Layers),
     /// The content of a file of the host.
     Copied(Vec<u8>),
 }
@@ -47,6 +50,7 @@ fn open_one(entry: &TreeEntry) -> Result<Source, LaunchError> {
     match &entry.node {
         Node::Bind(bind) => open_bind(entry, bind),
         Node::Overlay { lower, missing, .. } => open_union(entry, lower, *missing),
+        Node::Transaction { lower, changes } => transaction::open(entry, lower, changes).map(Source::Layers),
         Node::Copy { source, missing } => read_file(entry, source, *missing),
         Node::Symlink { .. } | Node::Generated(_) | Node::Tmpfs { .. } | Node::Proc | Node::Devices => {
             Ok(Source::Inside)
@@ -126,7 +130,9 @@ fn open_bind(entry: &TreeEntry, bind: &Bind) -> Result<Source, LaunchError> {
         }
         FileType::Symlink => return refuse(entry, &bind.source, Errno::LOOP),
         FileType::Directory => true,
-        _ => false,
+        FileType::RegularFile => false,
+        // A socket reaches another process and a device the machine: no capability is about either.
+        other => return refuse_for(entry, &special(&bind.source, other)),
     };
     match (bind.shape, is_directory) {
         (Shape::File, true) => fail(
@@ -145,9 +151,7 @@ fn open_bind(entry: &TreeEntry, bind: &Bind) -> Result<Source, LaunchError> {
 }
 
 /// The failure for a source that cannot be opened: it names the capability and what helps.
-fn refuse<T>(entry: &TreeEntry, path: &AbsolutePath, error: Errno) -> Result<T, LaunchError> {
-    let is_grant = entry.cause != CAUSE_BASE && entry.cause != CAUSE_PACKAGE;
-    let cause = if is_grant { format!("capability `{}`", entry.cause) } else { entry.cause.clone() };
+pub(super) fn refuse<T>(entry: &TreeEntry, path: &AbsolutePath, error: Errno) -> Result<T, LaunchError> {
     let why = match error {
         Errno::NOENT => format!("{path} does not exist; create it, or remove the capability"),
         Errno::LOOP => format!("{path} is or passes through a symbolic link; name the real path"),
@@ -156,6 +160,23 @@ fn refuse<T>(entry: &TreeEntry, path: &AbsolutePath, error: Errno) -> Result<T, 
         }
         error => format!("{path}: {error}"),
     };
+    refuse_for(entry, &why)
+}
+
+/// Why a source that is neither a file nor a directory nor a link is refused.
+fn special(path: &AbsolutePath, kind: FileType) -> String {
+    let kind = match kind {
+        FileType::Socket => "a socket",
+        FileType::Fifo => "a pipe",
+        _ => "a device",
+    };
+    format!("{path} is {kind}; name a regular file or a directory")
+}
+
+/// The failure for a source: it names the capability.
+fn refuse_for<T>(entry: &TreeEntry, why: &str) -> Result<T, LaunchError> {
+    let is_grant = entry.cause != CAUSE_BASE && entry.cause != CAUSE_PACKAGE;
+    let cause = if is_grant { format!("capability `{}`", entry.cause) } else { entry.cause.clone() };
     let layer = if is_grant { Layer::Grant } else { Layer::Namespace };
     fail(layer, format!("{cause}: {why}"))
 }
