@@ -19,7 +19,7 @@ AGENTFILES = [
     ("unknown capability", ("", "capabilities: [ 'file_raed: /srv/**' ]\n"), ["Agentfile:", "file_raed"]),
     ("capability with a newline", ("", 'capabilities: [ "file_read: /srv/a\\nfile_write: /**" ]\n'), ["Agentfile:"]),
     ("a field named twice", ("  version: 1.0.0", "  version: 1.0.0\n  version: 2.0.0"), ["Agentfile:", "version"]),
-    ("a limit that is not enforced", ("", "limits: { disk: 1G }\n"), ["Agentfile:", "disk"]),
+    ("a limit that is not enforced", ("", "limits: { gpu: 1 }\n"), ["Agentfile:", "gpu"]),
     ("a name with a slash", ("name: bad", "name: a/b"), ["Agentfile:", "name"]),
     ("a name with ..", ("name: bad", "name: ..", ), ["Agentfile:", "name"]),
     ("a name with a newline", ("name: bad", 'name: "a\\nb"'), ["Agentfile:", "name"]),

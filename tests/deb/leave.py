@@ -1,7 +1,7 @@
 """Removing and purging: what goes, what stays, and why (docs/adr, "purge").
 
 remove: agents stop, programs go, settings and state stay. purge: settings and the daemon's state
-go. Kept on purpose: workspaces that agents wrote (/var/lib/aos-agents), the users they belong
+go. Kept on purpose: workspaces that agents wrote (/var/lib/aos-agents, /var/lib/aos-changes), the users they belong
 to (/etc/userdb) with the counter that keeps a uid from being given twice (/var/lib/aos-accounts),
 the packages that root built or pulled (/var/lib/aos-packages, without its cache), and, as with every
 Debian package, the system user and groups in /etc/passwd and /etc/group.
@@ -10,7 +10,7 @@ Debian package, the system user and groups in /etc/passwd and /etc/group.
 from agents import HOME
 
 # What purge keeps.
-KEPT = ("/var/lib/aos-agents", "/var/lib/aos-accounts", "/var/lib/aos-packages", "/etc/userdb")
+KEPT = ("/var/lib/aos-agents", "/var/lib/aos-changes", "/var/lib/aos-accounts", "/var/lib/aos-packages", "/etc/userdb")
 PACKAGES = "/var/lib/aos-packages"
 
 # Trees whose content changes by running the machine at all.
@@ -31,9 +31,10 @@ def snapshot(machine):
 
 
 def section(checks, machine, before):
-    """Remove with agents running; then purge without any left, and with one left."""
+    """Remove with a paused agent; then purge without any left, and with one left."""
     machine.run("aos", "run", "--detach", "./tick", cwd=HOME)
     machine.run("aos", "enable", "tick")
+    machine.run("aos", "pause", "tick")
     removed(checks, machine)
     purged(checks, machine, before)
 

@@ -21,6 +21,8 @@ boot_timeout_s=${AOS_NSPAWN_BOOT_TIMEOUT:-180}
 # `apt install ./agentd_*.deb` can resolve them without a network.
 packages_minimal=(systemd systemd-sysv dbus libpam-systemd apt)
 packages_dependencies=(polkitd libnss-systemd python3 ca-certificates)
+# Wait likewise, for the tests that install them.
+packages_waiting=(crun runc)
 packages_full=(procps strace sqlite3 less)
 
 usage() {
@@ -95,6 +97,7 @@ build_base() {
         --aptopt='APT::Install-Recommends "false"' \
         --skip=cleanup/apt,cleanup/reproducible \
         --customize-hook="chroot \"\$1\" apt-get -qq --download-only -y -o APT::Install-Recommends=true install ${packages_dependencies[*]}" \
+        --customize-hook="chroot \"\$1\" apt-get -qq --download-only -y install ${packages_waiting[*]}" \
         --customize-hook='rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/resolv.conf' \
         --customize-hook=': > "$1"/etc/machine-id' \
         --customize-hook='echo aos-test > "$1"/etc/hostname' \
@@ -110,7 +113,7 @@ cmd_base() {
         shift
     fi
     local kind=${1:-full} key path
-    key=$( (base_packages "$kind"; echo "${packages_dependencies[@]}"; declare -f build_base; "$here/debian-mirror" "$suite") | sha256sum | cut -c1-12)
+    key=$( (base_packages "$kind"; echo "${packages_dependencies[*]} ${packages_waiting[*]}"; declare -f build_base; "$here/debian-mirror" "$suite") | sha256sum | cut -c1-12)
     path=$state/base/$kind-$key
     mkdir -p "$state/base"
     (

@@ -63,12 +63,15 @@ STEPS = [
               " cargo nextest run --workspace --locked --no-fail-fast --run-ignored all"
               " -E 'not test(/^(importer|starved|builder|pip_installs_through_the_proxy)$/)'"
               " && cargo test --workspace --locked --doc"), 1800,
-         apt=C_COMPILER + ["skopeo", "umoci", "mmdebstrap", "busybox-static"], cargo=["cargo-nextest"]),
+         apt=C_COMPILER + ["skopeo", "umoci", "mmdebstrap", "busybox-static", "git"], cargo=["cargo-nextest"]),
     Step("release", "the release build", ["debian/rules", "programs"], 1800, apt=C_COMPILER + DEB_TOOLS),
     # The same units as nextest's, so that nothing is compiled again.
     Step("escape", "the escape corpus against the launcher that is shipped",
          bash("cargo test --workspace --locked --no-run --quiet; AOS_LAUNCH=$PWD/target/release/aos-launch target/debug/escape"),
          1800, requires=["release"]),
+    Step("isolation", "every isolation backend keeps the contract",
+         bash("cargo test --workspace --locked --no-run --quiet; tests/isolation/run"), 1500, requires=["release"],
+         apt=C_COMPILER + ["crun", "runc", "git", "debian-archive-keyring"], cargo=["cargo-nextest"]),
     Step("soak", "the store after workers are killed at random moments",
          bash("cargo test --workspace --locked --no-run --quiet; target/debug/examples/store-soak --kills 500"),
          600, apt=C_COMPILER),
