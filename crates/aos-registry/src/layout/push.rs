@@ -108,11 +108,22 @@ impl Directory {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed("open", &path)(error)),
             };
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                std::fs::remove_file(&path).map_err(failed("remove", &path))?;
-            }
+            Self::discard(&path, &file)?;
         }
         Ok(())
+    }
+
+    /// Removes a file that was opened in a locked directory, unless its maker has it locked.
+    fn discard(path: &Path, file: &File) -> Result<(), LayoutError> {
+        if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(());
+        }
+        match std::fs::remove_file(path) {
+            // Its maker gave it its name, and closed it, since it was opened here. Nobody makes
+            // another one under the old name meanwhile: the directory is locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(failed("remove", path)),
+        }
     }
 
     /// Puts a blob, unless it is there with its size; says whether it did.
@@ -202,4 +213,29 @@ fn bytes(path: &Path, index: &Entries) -> Result<Vec<u8>, LayoutError> {
 /// Makes the names in a directory durable.
 fn sync_directory(path: &Path) -> Result<(), LayoutError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_takes_what_nobody_makes_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Directory::new(&place.path().join("shared"));
+        directory.prepare().unwrap();
+        let left = directory.own.join("left by a pusher that was killed");
+        std::fs::write(&left, "").unwrap();
+        let made = directory.temporary(&directory.lock(FlockOperation::LockShared).unwrap()).unwrap();
+        let path = made.path().to_owned();
+        directory.prepare().unwrap();
+        assert!(!left.exists() && path.exists());
+
+        // Between the sweep's open and its lock, the maker gives the file its name.
+        let file = super::super::open(&path).unwrap();
+        let target = directory.blobs.join("made");
+        directory.keep(made, &target).unwrap();
+        Directory::discard(&path, &file).unwrap();
+        assert!(target.exists() && !path.exists());
+    }
 }
