@@ -40,7 +40,8 @@ class MachineError(Exception):
 class Machine:
     """A machine to be started once; `disk_bytes` is what the image may grow into.
 
-    With `secure_boot` the firmware is in setup mode, so that a signed image enrols its own certificate.
+    With `secure_boot` the firmware is in setup mode, so that a signed image enrols its own certificate. With `kernel` and
+    `initrd` there is no UEFI: QEMU starts them, with `kernel_arguments` as the whole command line.
     """
 
     image: Path
@@ -56,6 +57,8 @@ class Machine:
     secure_boot: bool = False
     kernel_arguments: str = ""
     watchdog: bool = True
+    kernel: Path | None = None
+    initrd: Path | None = None
 
     def __post_init__(self) -> None:
         # Unix socket paths end at 108 bytes: a short folder of our own, whatever the checkout's path.
@@ -205,7 +208,23 @@ class Machine:
             done = subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise MachineError(f"qemu-img could not make the disk of {self.name}: {done.stderr.strip()}")
-        shutil.copyfile(_FIRMWARE_VARIABLES, self.folder / "variables.fd")
+        if self.kernel is None:
+            shutil.copyfile(_FIRMWARE_VARIABLES, self.folder / "variables.fd")
+
+    def _boot(self) -> list[str]:
+        """What the machine starts with."""
+        if self.kernel is not None:
+            initrd = ["-initrd", str(self.initrd)] if self.initrd else []
+            return ["-kernel", str(self.kernel), *initrd, "-append", self.kernel_arguments]
+        command = [
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_SECURE_FIRMWARE if self.secure_boot else _FIRMWARE}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={self.folder}/variables.fd",
+        ]  # fmt: skip
+        if self.secure_boot:
+            command += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        if self.kernel_arguments:
+            command += ["-smbios", f"type=11,value=io.systemd.stub.kernel-cmdline-extra={self.kernel_arguments.replace(',', ',,')}"]
+        return command
 
     def _command(self) -> list[str]:
         command = [
@@ -213,8 +232,7 @@ class Machine:
             "-machine", f"q35,usb=off,vmport=off,smm={'on' if self.secure_boot else 'off'}", *self.accel.arguments,
             "-m", str(self.memory_mib), "-smp", str(self.cpus),
             "-nodefaults", "-display", "none", "-vga", "std" if self.screen else "none",
-            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_SECURE_FIRMWARE if self.secure_boot else _FIRMWARE}",
-            "-drive", f"if=pflash,unit=1,format=raw,file={self.folder}/variables.fd",
+            *self._boot(),
             "-blockdev", f"driver=qcow2,node-name=disk0,discard=unmap,file.driver=file,file.filename={self.folder}/disk.qcow2",
             "-device", "virtio-blk-pci,drive=disk0,bootindex=1",
             "-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{self.port}-:22",
@@ -225,12 +243,8 @@ class Machine:
             "-serial", f"file:{self.second_log}",
             "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
         ]  # fmt: skip
-        if self.secure_boot:
-            command += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
         if self.watchdog:
             command += ["-device", "i6300esb", "-action", "watchdog=reset"]
-        if self.kernel_arguments:
-            command += ["-smbios", f"type=11,value=io.systemd.stub.kernel-cmdline-extra={self.kernel_arguments.replace(',', ',,')}"]
         for number, (name, value) in enumerate(sorted(self.credentials.items())):
             file = self.folder / f"credential-{number}"
             file.touch(mode=0o600)

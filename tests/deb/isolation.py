@@ -1,7 +1,13 @@
 """Agents that ask for another isolation than the launcher's: missing, then there, in the unit as it is installed."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import agents
 from agents import HOME
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LOOK = """\
 import os, sys
@@ -19,7 +25,7 @@ sys.exit(7)
 
 
 def section(checks, machine):
-    """crun and runc; gVisor and virtual machines are refused with a reason."""
+    """crun, runc and a virtual machine: missing, then there."""
     for runtime in ("crun", "runc"):
         agents.write(machine, f"in-{runtime}", "look.py", LOOK, extra=f"  isolation: oci:{runtime}\n")
         missing = machine.run("aos", "run", f"./in-{runtime}", cwd=HOME)
@@ -40,8 +46,34 @@ def section(checks, machine):
         checks.check("no process and no mount of the runtime stays", left.out.strip() == "0", left.text)
         checks.succeeds(f"aos remove {name}", machine.run("aos", "remove", name))
         checks.succeeds("its package goes", machine.run("aos", "packages", "remove", f"{name}:1.0.0"))
+    virtual_machine(checks, machine)
+    apt = machine.run("apt-get", "-y", "purge", "crun", "runc", "qemu-system-x86", env={"DEBIAN_FRONTEND": "noninteractive"},
+                      timeout_s=300)
+    checks.succeeds("apt purge crun runc qemu-system-x86", apt)
+
+
+def virtual_machine(checks, machine):
+    """First without QEMU, then without a kernel, then with both; emulated, since a unit has no /dev/kvm."""
     agents.write(machine, "in-vm", "look.py", LOOK, extra="  isolation: vm\n")
-    checks.refused("a virtual machine is refused by name", machine.run("aos", "run", "./in-vm", cwd=HOME), "vm")
-    machine.sh("aos remove in-vm; aos packages remove in-vm:1.0.0")
-    apt = machine.run("apt-get", "-y", "purge", "crun", "runc", env={"DEBIAN_FRONTEND": "noninteractive"}, timeout_s=300)
-    checks.succeeds("apt purge crun runc", apt)
+    run = ("aos", "run", "./in-vm")
+    checks.refused("QEMU that is not installed is an error", machine.run(*run, cwd=HOME), "qemu-system-x86")
+    apt = machine.run("apt-get", "-y", "--no-install-recommends", "install", "qemu-system-x86",
+                      env={"DEBIAN_FRONTEND": "noninteractive"}, timeout_s=600)
+    checks.succeeds("apt install qemu-system-x86", apt)
+    checks.refused("so is a kernel", machine.run(*run, cwd=HOME), "linux-image-amd64")
+    subprocess.run([ROOT / "tests/isolation/run", "--fetch-kernel"], check=True)
+    kernel = machine.root / "usr/libexec/aos/kernel"
+    shutil.copytree(ROOT / "target/isolation/kernel", kernel)
+    done = machine.run(*run, cwd=HOME, timeout_s=300)
+    checks.check("an agent in a virtual machine ends with its own status", done.code == 7, done.text)
+    for said in ("shadow: refused", "processes: True host: in-vm first: True", "capabilities: ['0000000000000000']"):
+        checks.check(f"and says `{said}`", said in done.text, done.text)
+    made = machine.root / "var/lib/aos-agents/in-vm/made"
+    checks.check("its workspace stays", made.is_file() and made.read_text() == "by the agent", done.text)
+    explained = machine.run("aos", "explain", "in-vm")
+    checks.succeeds("aos explain shows QEMU and the launcher inside", explained, "emulated", "qemu", "landlock")
+    left = machine.sh("pgrep -a qemu; mount | grep -c in-vm")
+    checks.check("no process and no mount of the machine stays", left.out.strip() == "0", left.text)
+    checks.succeeds("aos remove in-vm", machine.run("aos", "remove", "in-vm"))
+    checks.succeeds("its package goes", machine.run("aos", "packages", "remove", "in-vm:1.0.0"))
+    shutil.rmtree(kernel)

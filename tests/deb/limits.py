@@ -7,6 +7,7 @@ Elsewhere the unit loses what the supervisor set, as a reboot does, and is start
 
 from pathlib import Path
 
+import agents
 from agents import HOME
 
 UNIT = "aos-agent@sitewatch.service"
@@ -17,6 +18,7 @@ NEEDED = {"cpu", "memory", "pids"}
 
 def section(checks, machine):
     """The refusal, in whichever way this machine can show it."""
+    disk(checks, machine)
     available = set(machine.run("cat", "/sys/fs/cgroup/cgroup.controllers").out.split())
     run = ("aos", "run", "./examples/sitewatch")
     if NEEDED <= available:
@@ -32,13 +34,27 @@ def section(checks, machine):
     override(checks, machine)
 
 
-def explained(checks, machine, says):
+def disk(checks, machine):
+    """This machine's file system has no project quotas: nothing starts without the limit that it asks for."""
+    agents.write(machine, "limited", "limited.py", "print('it ran')\n", extra="limits: { disk: 64M }\n")
+    done = machine.run("aos", "run", "./limited", cwd=HOME)
+    checks.refused("an agent with a limit on the disk is refused", done, "limits.disk needs project quotas", "/var/lib/aos-agents")
+    checks.check("and did not run", "it ran" not in done.text, done.text)
+    explained(checks, machine, "limits.disk", "aos-agent@limited.service")
+    told = machine.run("journalctl", "--no-pager", "-u", "aos-quota@limited.service")
+    checks.succeeds("the unit that would have set it says why not", told, "aos-quota: limits.disk needs project quotas")
+    agents.write(machine, "limited", "limited.py", "print('it ran')\n", version="1.0.1")
+    checks.succeeds("without the limit it runs", machine.run("aos", "run", "./limited", cwd=HOME), "it ran")
+    checks.succeeds("and is removed", machine.run("aos", "remove", "limited"))
+
+
+def explained(checks, machine, says, unit=UNIT):
     """The launcher's exit status and its reason are where an operator looks."""
-    status = machine.run("systemctl", "show", "-P", "ExecMainStatus", UNIT)
+    status = machine.run("systemctl", "show", "-P", "ExecMainStatus", unit)
     checks.check("the launcher ended with 205/LIMITS", status.out.strip() == "205", status.text)
-    text = machine.run("systemctl", "show", "-P", "StatusText", UNIT)
+    text = machine.run("systemctl", "show", "-P", "StatusText", unit)
     checks.check("systemctl status has the reason", text.out.startswith("limits: ") and says in text.out, text.text)
-    checks.succeeds("the journal has it", machine.run("journalctl", "--no-pager", "-u", UNIT), "aos-launch: limits: ")
+    checks.succeeds("the journal has it", machine.run("journalctl", "--no-pager", "-u", unit), "aos-launch: limits: ")
 
 
 def override(checks, machine):

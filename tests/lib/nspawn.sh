@@ -22,7 +22,7 @@ boot_timeout_s=${AOS_NSPAWN_BOOT_TIMEOUT:-180}
 packages_minimal=(systemd systemd-sysv dbus libpam-systemd apt)
 packages_dependencies=(polkitd libnss-systemd python3 ca-certificates)
 # Wait likewise, for the tests that install them.
-packages_waiting=(crun runc)
+packages_waiting=(crun runc qemu-system-x86)
 packages_full=(procps strace sqlite3 less)
 
 usage() {

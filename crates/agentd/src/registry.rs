@@ -16,7 +16,7 @@ use aos_core::state::ExitResult;
 use sd_notify::NotifyState;
 
 use crate::agent::{AgentHandle, AgentTask, Command, Context, db_failure, plan_path};
-use crate::db::{AgentRecord, DbError, End, InvocationId, Spec, Target};
+use crate::db::{AgentRecord, DbError, End, InvocationId, Kept, Spec, Target};
 use crate::enabled;
 use crate::failure::{Failure, chain};
 use crate::files;
@@ -34,6 +34,8 @@ const ROUND: Duration = Duration::from_secs(15);
 pub struct Registry<S, P> {
     context: Arc<Context<S, P>>,
     agents: Arc<Mutex<Table>>,
+    /// Agents whose records cannot be read; `None` is one of which not even the id is known.
+    unread: Mutex<BTreeSet<Option<AgentId>>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +82,7 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
     /// No agents yet.
     #[must_use]
     pub fn new(context: Arc<Context<S, P>>) -> Arc<Self> {
-        Arc::new(Self { context, agents: Arc::default() })
+        Arc::new(Self { context, agents: Arc::default(), unread: Mutex::default() })
     }
 
     /// What the tasks share.
@@ -92,36 +94,61 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
     /// Spawns a task for every record. A damaged record is logged and left on the disk; the rest goes on.
     pub async fn load(&self) -> Result<(), DbError> {
         let enabled = self.enabled().await;
-        let mut unread = Vec::new();
+        let mut kept = self.context.db.kept().await?;
         for record in self.context.db.agents().await? {
             match record {
                 Ok(mut record) => {
                     let is_enabled = enabled.contains(&record.id);
                     self.after_boot(&mut record, is_enabled);
                     record.plan_stale |= is_enabled && !self.has_plan(&record.id).await;
-                    self.spawn(&mut self.table(), record.id.clone(), Some(record), None);
+                    let kept = kept.remove(&record.id).unwrap_or_default();
+                    self.spawn(&mut self.table(), record.id.clone(), Some((record, kept)), None);
                 }
                 Err(error) => {
                     tracing::error!(%error, "an agent is left out");
-                    unread.push(error);
+                    let id = match error {
+                        DbError::Damaged { agent, .. } => agent.parse().ok(),
+                        _ => None,
+                    };
+                    self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
                 }
             }
         }
-        self.forget_forks(&unread).await;
+        self.forget_forks().await;
         Ok(())
+    }
+
+    /// The agents whose records could not be read and were not made anew since; `None` is one without an id.
+    fn unread(&self) -> Vec<Option<AgentId>> {
+        let table = self.table();
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.iter().filter(|id| id.as_ref().is_none_or(|id| !table.is_live(id))).cloned().collect()
+    }
+
+    /// Refuses what needs to know every package that is in use, while there is a record that cannot be read.
+    pub fn refuse_when_unread(&self) -> Result<(), Failure> {
+        let Some(id) = self.unread().into_iter().next() else { return Ok(()) };
+        let (id, hint) = match id {
+            Some(id) => (id.to_string(), format!("make it anew: aos run PACKAGE --name {id}")),
+            None => ("?".to_owned(), "the journal of agentd.service says what is wrong".to_owned()),
+        };
+        Err(Failure::refused(format!(
+            "the record of agent {id} is damaged, so it is not known which packages are in use; none is removed"
+        ))
+        .with_hint(&hint))
     }
 
     /// A note of a fork whose agent was never made, or is gone, would hold the parent's layers for ever. One whose
     /// record cannot be read is not gone.
-    async fn forget_forks(&self, unread: &[DbError]) {
+    async fn forget_forks(&self) {
         let places = self.context.settings.places.clone();
         let mut known: BTreeSet<AgentId> = self.table().handles.keys().cloned().collect();
-        for error in unread {
-            let DbError::Damaged { agent, .. } = error else {
+        for unread in self.unread() {
+            let Some(id) = unread else {
                 tracing::warn!("notes of forks stay: it is not known which agent cannot be read");
                 return;
             };
-            known.extend(agent.parse::<AgentId>().ok());
+            known.insert(id);
         }
         let forget = move || forks::retain(&places, |id| known.contains(id));
         if let Err(error) = files::blocking("forget forks", forget).await {
@@ -188,13 +215,20 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
         locked(&self.agents)
     }
 
-    fn spawn(&self, table: &mut Table, id: AgentId, record: Option<AgentRecord>, first: Option<Command>) {
+    fn spawn(
+        &self,
+        table: &mut Table,
+        id: AgentId,
+        known: Option<(AgentRecord, Kept)>,
+        first: Option<Command>,
+    ) {
         // Two tasks of one agent would undo each other's work.
         if table.is_live(&id) {
             tracing::error!(AOS_AGENT = %id, "an agent that is there is not made again");
             return;
         }
-        let (handle, ends) = AgentHandle::new(id.clone(), record.clone());
+        let (record, kept) = known.map_or((None, Kept::default()), |(record, kept)| (Some(record), kept));
+        let (handle, ends) = AgentHandle::new(id.clone(), record.clone(), kept);
         if let Some(command) = first {
             handle.send_first(command);
         }
@@ -229,7 +263,7 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
         {
             let mut table = self.table();
             for record in records {
-                self.spawn(&mut table, record.id.clone(), Some(record), None);
+                self.spawn(&mut table, record.id.clone(), Some((record, Kept::default())), None);
             }
         }
         drop(reserved);
@@ -289,12 +323,17 @@ impl<S: Systemd, P: Packages> Registry<S, P> {
         Ok(Some(answer))
     }
 
-    /// Which agents are made of which manifest.
+    /// Which agents are made of which manifest, or have a checkpoint that is.
     #[must_use]
     pub fn users(&self) -> BTreeMap<Digest, Vec<String>> {
         let mut users: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-        for record in self.all().iter().filter_map(AgentHandle::record) {
-            users.entry(record.spec.digest).or_default().push(record.id.to_string());
+        for agent in self.all() {
+            let of_checkpoints = agent.kept().checkpoints.into_iter().map(|one| one.spec.digest);
+            let digests: BTreeSet<Digest> =
+                agent.record().map(|record| record.spec.digest).into_iter().chain(of_checkpoints).collect();
+            for digest in digests {
+                users.entry(digest).or_default().push(agent.id().to_string());
+            }
         }
         users
     }

@@ -160,7 +160,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
         Ok(())
     }
 
-    /// One agent, with its memory as it is now and its kind of workspace.
+    /// One agent, with its memory and its use of the disk as they are now, and its kind of workspace.
     pub async fn agent(&self, id: &AgentId) -> Result<AgentView, Failure> {
         let handle = self.registry.get(id)?;
         let view = handle.view().ok_or_else(|| Failure::no_agent(id.as_str()))?;
@@ -168,7 +168,19 @@ impl<S: Systemd, P: Packages> Service<S, P> {
             Some(record) => self.workspace_of(&record.spec).await,
             None => None,
         };
-        Ok(AgentView { workspace, ..self.with_memory(view).await })
+        Ok(AgentView { workspace, ..self.with_disk(id, self.with_memory(view).await).await })
+    }
+
+    /// What limits its workspace on the disk, as the file system says it now.
+    async fn with_disk(&self, id: &AgentId, mut view: AgentView) -> AgentView {
+        let workspace = self.registry.context().settings.places.workspaces.join(id.as_str());
+        let measured = tokio::task::spawn_blocking(move || aos_sandbox::disk::measure(&workspace)).await;
+        // A directory that is not there yet has no limit either.
+        if let Some(measured) = measured.ok().and_then(Result::ok).filter(|measured| measured.is_limited) {
+            view.disk_limit = Some(measured.limit_bytes);
+            view.disk_used = measured.used_bytes;
+        }
+        view
     }
 
     /// The kind of workspace that a package declares; an agent is shown without its package too.
@@ -214,6 +226,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
 
     /// Removes a package that no agent uses.
     pub async fn remove_package(&self, reference: &PackageRef) -> Result<(), Failure> {
+        self.registry.refuse_when_unread()?;
         let (registry, reservations) = (Arc::clone(&self.registry), Arc::clone(&self.reservations));
         let in_use =
             move |digest: &Digest| reservations.holds(digest) || registry.users().contains_key(digest);
@@ -223,6 +236,7 @@ impl<S: Systemd, P: Packages> Service<S, P> {
     /// Removes packages that lost their name and that nobody uses any more, or says which. What the record of any
     /// agent is made of stays, whether the agent runs, is enabled or rests.
     pub async fn collect(&self, collect: Collect) -> Result<Collected, Failure> {
+        self.registry.refuse_when_unread()?;
         let mut keep: BTreeSet<Digest> = self.reservations.all();
         keep.extend(self.registry.users().into_keys());
         self.packages().collect(keep, collect).await

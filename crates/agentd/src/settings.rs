@@ -66,6 +66,8 @@ impl Default for Places {
 pub struct Limits {
     /// Most agents.
     pub max_agents: usize,
+    /// Most checkpoints of one agent.
+    pub max_checkpoints: usize,
     /// Largest archive that `Install` reads, bytes.
     pub max_archive_bytes: u64,
     /// Installs at a time of each user.
@@ -77,9 +79,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // 1,000 fully hardened units take about 1 GB in systemd and the kernel; 4 GiB holds a package with a
-        // model runtime; the calls bound what waits for polkit or systemd.
+        // model runtime; the calls bound what waits for polkit or systemd; a checkpoint is a copy of
+        // a workspace.
         Self {
             max_agents: 1000,
+            max_checkpoints: 20,
             max_archive_bytes: 4 << 30,
             max_installs_per_user: 2,
             max_calls_per_user: 64,
@@ -127,6 +131,7 @@ impl Limits {
             toml::from_str(&text).map_err(|error| SettingsError::Toml { path: path.to_owned(), error })?;
         for (key, is_zero) in [
             ("max_agents", limits.max_agents == 0),
+            ("max_checkpoints", limits.max_checkpoints == 0),
             ("max_archive_bytes", limits.max_archive_bytes == 0),
             ("max_installs_per_user", limits.max_installs_per_user == 0),
             ("max_calls_per_user", limits.max_calls_per_user == 0),

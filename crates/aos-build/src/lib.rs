@@ -35,6 +35,7 @@ mod debian;
 mod engine;
 mod entrypoint;
 mod error;
+pub mod extend;
 mod foreign;
 mod key;
 mod layer;

@@ -12,7 +12,9 @@ use aos_core::workspace::Operation;
 use futures_util::{Stream, StreamExt as _};
 
 use crate::capability::{CapabilityView, ChangeOptions, ChangedView};
+use crate::checkpoint::{CheckpointAnswer, CheckpointOptions, CheckpointView};
 use crate::error::ClientError;
+use crate::exec::ExecOptions;
 use crate::explanation::Explanation;
 use crate::proxy::{AgentChangedStream, AgentExitedStream, ManagerProxy};
 use crate::view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
@@ -93,6 +95,22 @@ impl Client {
         Ok(invocation)
     }
 
+    /// Starts a command in the sandbox of an agent that runs, with these pipes as input, output and errors. Out of the
+    /// returned socket comes the JSON of `aos_sandbox::call::CallAnswer`; closing it ends the command.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn exec(
+        &self,
+        id: &str,
+        command: &[&str],
+        options: ExecOptions,
+        [input, output, errors]: [OwnedFd; 3],
+    ) -> Result<OwnedFd, ClientError> {
+        let (input, output, errors) = (input.into(), output.into(), errors.into());
+        Ok(self.manager.exec(id, command, options, input, output, errors).await?.into())
+    }
+
     /// Does something with an agent's transactional workspace.
     ///
     /// # Errors
@@ -101,6 +119,44 @@ impl Client {
         let (name, options) = spelled(operation);
         let (done, file) = self.manager.workspace(id, name, options).await?;
         Ok(WorkspaceAnswer { done, file: file.into() })
+    }
+
+    /// Keeps what an agent is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn checkpoint(
+        &self,
+        id: &str,
+        options: CheckpointOptions,
+    ) -> Result<CheckpointAnswer, ClientError> {
+        let (done, number, file) = self.manager.checkpoint(id, options).await?;
+        Ok(CheckpointAnswer { done, number, file: file.into() })
+    }
+
+    /// Brings a checkpoint back, by its name or number; without one the newest that somebody asked for.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn restore(&self, id: &str, checkpoint: Option<&str>) -> Result<CheckpointAnswer, ClientError> {
+        let (done, number, file) = self.manager.restore(id, checkpoint.unwrap_or_default()).await?;
+        Ok(CheckpointAnswer { done, number, file: file.into() })
+    }
+
+    /// Removes checkpoints, by their names or numbers.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_checkpoints(&self, id: &str, checkpoints: &[&str]) -> Result<(), ClientError> {
+        Ok(self.manager.remove_checkpoints(id, checkpoints).await?)
+    }
+
+    /// The checkpoints of an agent, or of all, oldest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn checkpoints(&self, id: Option<&str>) -> Result<Vec<CheckpointView>, ClientError> {
+        Ok(self.manager.list_checkpoints(id.unwrap_or_default()).await?)
     }
 
     /// Makes `count` agents, named after `prefix`, that begin with the files of agent `id`; returns their ids.

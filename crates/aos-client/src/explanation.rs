@@ -65,6 +65,8 @@ pub enum Source {
     Cgroup,
     /// systemd's description of the unit.
     Systemd,
+    /// The kernel, asked now by the supervisor about the file system.
+    Filesystem,
 }
 
 /// What Landlock offers and gave.

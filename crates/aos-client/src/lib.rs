@@ -8,8 +8,10 @@
 //! need authorisation carries the flag that lets polkit ask the user.
 
 pub mod capability;
+pub mod checkpoint;
 pub mod client;
 mod error;
+pub mod exec;
 pub mod explanation;
 pub mod names;
 pub mod proxy;
@@ -17,8 +19,10 @@ pub mod view;
 pub mod workspace;
 
 pub use capability::{CapabilityView, ChangeOptions, ChangedView};
+pub use checkpoint::{CheckpointAnswer, CheckpointOptions, CheckpointView};
 pub use client::{AgentEvent, Change, Client, Collect, EventStream, Workspace};
 pub use error::{ClientError, ErrorKind};
+pub use exec::ExecOptions;
 pub use explanation::Explanation;
 pub use view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
 pub use workspace::{WorkspaceAnswer, WorkspaceOptions};

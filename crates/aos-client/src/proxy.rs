@@ -2,6 +2,8 @@
 //! way to use them.
 
 use crate::capability::{CapabilityView, ChangeOptions, ChangedView};
+use crate::checkpoint::{CheckpointOptions, CheckpointView};
+use crate::exec::ExecOptions;
 use crate::view::{AgentView, CollectedView, InstallOptions, PackageView, RunOptions};
 use crate::workspace::WorkspaceOptions;
 use zbus::{OwnedFd, OwnedObjectPath};
@@ -58,6 +60,36 @@ pub trait Manager {
     /// Undoes [`Manager::enable`]; does not stop the agent.
     #[zbus(allow_interactive_auth)]
     fn disable(&self, id: &str) -> zbus::Result<()>;
+
+    /// Keeps what the agent is; returns whether it was done, the number, and the answer.
+    #[zbus(allow_interactive_auth)]
+    fn checkpoint(&self, id: &str, options: CheckpointOptions) -> zbus::Result<(bool, u32, OwnedFd)>;
+
+    /// Brings a checkpoint back; returns whether it was done, the number of the one that has what was replaced, and
+    /// the answer.
+    #[zbus(allow_interactive_auth)]
+    fn restore(&self, id: &str, checkpoint: &str) -> zbus::Result<(bool, u32, OwnedFd)>;
+
+    /// Removes checkpoints.
+    #[zbus(allow_interactive_auth)]
+    fn remove_checkpoints(&self, id: &str, checkpoints: &[&str]) -> zbus::Result<()>;
+
+    /// The checkpoints of an agent, or of all.
+    #[zbus(allow_interactive_auth)]
+    fn list_checkpoints(&self, id: &str) -> zbus::Result<Vec<CheckpointView>>;
+
+    /// Starts a command in the sandbox of an agent that runs, with these standard streams, all pipes; returns a socket
+    /// (`SOCK_SEQPACKET`) out of which the answer comes. Closing that ends the command.
+    #[zbus(allow_interactive_auth)]
+    fn exec(
+        &self,
+        id: &str,
+        command: &[&str],
+        options: ExecOptions,
+        input: OwnedFd,
+        output: OwnedFd,
+        errors: OwnedFd,
+    ) -> zbus::Result<OwnedFd>;
 
     /// Does something with the agent's transactional workspace; returns whether it was done, and the answer.
     #[zbus(allow_interactive_auth)]

@@ -53,6 +53,12 @@ pub struct AgentView {
     /// Memory charged to the unit, bytes; absent when the controller is missing or nothing runs.
     #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
     pub memory_current: Option<u64>,
+    /// Bytes on the disk that the agent may use at most; absent without a limit, and in lists and signals.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
+    pub disk_limit: Option<u64>,
+    /// Bytes on the disk that it uses, as its limit counts them; absent where that cannot be told.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none", default)]
+    pub disk_used: Option<u64>,
     /// The systemd unit, `aos-agent@ID.service`.
     #[serde(with = "as_variant")]
     pub unit: String,
@@ -177,6 +183,8 @@ mod tests {
             started_at_us: Some(1),
             exited_at_us: Some(2),
             memory_current: None,
+            disk_limit: None,
+            disk_used: None,
             unit: "aos-agent@hello.service".into(),
             uid: Some(1_879_113_728),
             user: "aos-hello".into(),

@@ -59,6 +59,8 @@ pub fn spelled(operation: &Operation) -> (&'static str, WorkspaceOptions) {
             "snapshot"
         }
         Operation::Snapshots => "snapshots",
+        // The supervisor's own: it refuses the name.
+        Operation::Checkpoint(_) => "checkpoint",
     };
     (name, options)
 }

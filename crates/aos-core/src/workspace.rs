@@ -80,12 +80,40 @@ pub enum Operation {
     },
     /// Say which snapshots there are.
     Snapshots,
+    /// A step of keeping a checkpoint, or of bringing one back: of any workspace, and never a caller's own request.
+    Checkpoint(CheckpointStep),
+}
+
+/// A step of the supervisor's with checkpoints, which are numbered from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CheckpointStep {
+    /// Delete what is none of `keep`, and copy all files into a new checkpoint. The agent is stopped or frozen.
+    Save {
+        /// The new one.
+        number: u32,
+        /// Those that stay.
+        keep: Vec<u32>,
+    },
+    /// Copy a checkpoint to where it can be moved into place; any other operation than [`Self::Swap`] gives that up.
+    Stage {
+        /// Which.
+        number: u32,
+    },
+    /// Put what was staged in the place of what is there. When nothing is staged, it was done before.
+    Swap,
+    /// Delete all checkpoints but these.
+    Prune {
+        /// Those that stay.
+        keep: Vec<u32>,
+    },
 }
 
 impl Operation {
-    /// Whether it changes nothing, so that the agent may run meanwhile.
+    /// Whether it changes nothing that the agent sees, so that it may run meanwhile.
     pub const fn only_reads(&self) -> bool {
-        matches!(self, Self::Diff { .. } | Self::Snapshots)
+        use CheckpointStep::{Prune, Save};
+        matches!(self, Self::Diff { .. } | Self::Snapshots | Self::Checkpoint(Save { .. } | Prune { .. }))
     }
 
     /// The word for it.
@@ -96,6 +124,9 @@ impl Operation {
             Self::Discard { .. } => "discard",
             Self::Snapshot { .. } => "snapshot",
             Self::Snapshots => "list of snapshots",
+            Self::Checkpoint(CheckpointStep::Save { .. }) => "checkpoint",
+            Self::Checkpoint(CheckpointStep::Stage { .. } | CheckpointStep::Swap) => "restore",
+            Self::Checkpoint(CheckpointStep::Prune { .. }) => "removal of checkpoints",
         }
     }
 }
@@ -125,6 +156,15 @@ pub enum Answer {
     },
     /// To [`Operation::Snapshots`]: oldest first.
     Snapshots(Vec<Snapshot>),
+    /// To [`CheckpointStep::Save`].
+    Saved {
+        /// Files, directories, links and so on.
+        entries: u64,
+        /// Bytes that they take on the disk.
+        bytes: u64,
+    },
+    /// To any other [`CheckpointStep`].
+    Done,
     /// It was not done.
     Failed {
         /// Why, in one line.

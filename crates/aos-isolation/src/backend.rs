@@ -100,7 +100,12 @@ impl Backend {
                 package: "qemu-system-x86",
                 kernel: Kernel::Own,
                 isolates: "a virtual machine, and every layer of aos-launch inside it",
-                differs: &[],
+                differs: &[
+                    "files of the workspace and of grants cannot be mapped shared and writable",
+                    "named pipes and sockets cannot be made in the workspace and grants; in /tmp they can",
+                    "locks on files, and what inotify tells of them, are of the machine: they do not reach the host",
+                    "of limits.memory the machine itself takes 160 MiB, and its kernel its part of the rest",
+                ],
             },
         }
     }

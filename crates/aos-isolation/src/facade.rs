@@ -10,17 +10,15 @@
 )]
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::io;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use aos_sandbox::caller::{exit_status, sealed_in_memory};
 use aos_sandbox::plan::{ReadError, SandboxPlan};
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
@@ -71,11 +69,6 @@ pub enum StartError {
         /// What brings it.
         package: &'static str,
     },
-    /// This version has no such backend.
-    #[error(
-        "isolation {0}: this version cannot start virtual machines; choose gvisor for another kernel than the host's"
-    )]
-    NotYet(Backend),
     /// The backend cannot enforce the plan.
     #[error(transparent)]
     Inexpressible(#[from] Inexpressible),
@@ -116,8 +109,9 @@ pub fn start(
 ) -> Result<Running, StartError> {
     express::check(backend, plan)?;
     let program = driver(backend, programs)?;
-    let bytes = plan.to_json()?;
-    let mut mappings = vec![FdMapping { parent_fd: sealed(&bytes)?, child_fd: PLAN }];
+    let plan_file = sealed_in_memory("aos-plan", &plan.to_json()?)
+        .map_err(|source| StartError::System { what: "make the plan in memory", source })?;
+    let mut mappings = vec![FdMapping { parent_fd: plan_file.into(), child_fd: PLAN }];
     let mut command = Command::new(&program);
     command.env_clear().current_dir("/").args(["--plan-fd", &PLAN.to_string()]);
     if backend != Backend::Native {
@@ -142,9 +136,6 @@ pub fn start(
 
 /// The program that drives a backend; an error if anything that the backend needs is not installed.
 fn driver(backend: Backend, programs: &Programs) -> Result<PathBuf, StartError> {
-    if backend == Backend::Vm {
-        return Err(StartError::NotYet(backend));
-    }
     let missing = |program, package| StartError::Missing { backend, program, package };
     let launcher = programs.launcher().ok_or_else(|| missing("aos-launch", "agentd"))?;
     if backend == Backend::Native {
@@ -152,17 +143,6 @@ fn driver(backend: Backend, programs: &Programs) -> Result<PathBuf, StartError> 
     }
     programs.find(backend).ok_or_else(|| missing(backend.program(), backend.package()))?;
     programs.isolate().ok_or_else(|| missing("aos-isolate", "agentd"))
-}
-
-/// A file in memory with this content, for ever.
-fn sealed(bytes: &[u8]) -> Result<OwnedFd, StartError> {
-    let failed = |source| StartError::System { what: "make the plan in memory", source };
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
-    let mut file = File::from(memfd_create("aos-plan", flags).map_err(|error| failed(error.into()))?);
-    file.write_all(bytes).map_err(failed)?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals).map_err(|error| failed(error.into()))?;
-    Ok(file.into())
 }
 
 impl Running {
@@ -180,12 +160,12 @@ impl Running {
 
     /// Waits for the end: the agent's status, or 128 and the signal's number.
     pub fn wait(&mut self) -> io::Result<i32> {
-        self.child.wait().map(code)
+        self.child.wait().map(exit_status)
     }
 
     /// The status, if it has ended.
     pub fn try_wait(&mut self) -> io::Result<Option<i32>> {
-        Ok(self.child.try_wait()?.map(code))
+        Ok(self.child.try_wait()?.map(exit_status))
     }
 
     /// Ends everything inside and waits until nothing of it is left.
@@ -206,11 +186,6 @@ impl Running {
     }
 }
 
-/// A shell's convention.
-fn code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,8 +197,7 @@ mod tests {
         for backend in Backend::ALL {
             let io = Io { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null(), report: None };
             let error = start(backend, &plan(), io, None, &nothing).unwrap_err().to_string();
-            let says = if backend == Backend::Vm { "this version cannot" } else { "is not installed" };
-            assert!(error.contains(backend.name()) && error.contains(says), "{error}");
+            assert!(error.contains(backend.name()) && error.contains("is not installed"), "{error}");
         }
     }
 }

@@ -7,6 +7,8 @@
 //! - [`express`]: what of a plan a backend cannot enforce; such a plan is refused, never run with less;
 //! - [`layout`] and [`oci`]: the pure functions from a plan to a root file system and to the configuration
 //!   of an OCI runtime;
+//! - [`vm`]: a virtual machine: its kernel, its initial file system, QEMU's command line, and the messages
+//!   between inside and outside;
 //! - the program `aos-isolate` (in `src/bin`) does for the other backends what `aos-launch` does for
 //!   `native`: it prepares, starts, reports readiness, passes signals on, and leaves nothing.
 //!
@@ -19,3 +21,4 @@ pub mod layout;
 pub mod oci;
 pub mod probe;
 pub mod programs;
+pub mod vm;

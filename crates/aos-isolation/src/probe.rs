@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use aos_core::config::ResolvedAgent;
 use aos_core::path::AbsolutePath;
+use aos_core::report::{LaunchReport, REPORT_MAX_BYTES};
+use aos_sandbox::launch::contents;
 use aos_sandbox::plan::{PlanInput, SandboxPlan, derive};
 use thiserror::Error;
 
@@ -32,7 +34,13 @@ const PROBE_UID: u32 = 1_879_113_600;
 
 /// A backend that works.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(pub String);
+pub struct Works {
+    /// The version of its program.
+    pub version: String,
+    /// What it was made of this time, such as the kernel of a machine and whether it is emulated; empty where there
+    /// is nothing to choose.
+    pub detail: String,
+}
 
 /// Why a backend does not work.
 #[derive(Debug, Error)]
@@ -55,7 +63,7 @@ pub enum WhyNot {
 }
 
 /// Runs a program in the backend.
-pub fn probe(backend: Backend, programs: &Programs) -> Result<Version, WhyNot> {
+pub fn probe(backend: Backend, programs: &Programs) -> Result<Works, WhyNot> {
     let directory = Directory::make()?;
     let plan = plan(&directory)?;
     let mut words = directory.file("words")?;
@@ -70,9 +78,14 @@ pub fn probe(backend: Backend, programs: &Programs) -> Result<Version, WhyNot> {
     let running = start(backend, &plan, io, user, programs)?;
     let patience = if backend == Backend::Vm { PATIENCE_VM } else { PATIENCE };
     let status = within(running, patience)?;
-    let confined = text(&mut report)?.contains("\"seccomp\"");
-    match (status, confined) {
-        (0, true) => Ok(Version(version(backend, programs))),
+    report.rewind()?;
+    let report = contents::read(report, REPORT_MAX_BYTES as u64)?;
+    match (status, LaunchReport::parse(&report)) {
+        (0, Ok(report)) if report.layers.iter().any(|layer| layer.layer == "seccomp") => {
+            let isolation = report.layers.into_iter().find(|layer| layer.layer == "isolation");
+            let detail = isolation.map_or_else(String::new, |layer| layer.detail);
+            Ok(Works { version: version(backend, programs), detail })
+        }
         _ => Err(WhyNot::Ended(explain(status, &text(&mut words)?))),
     }
 }

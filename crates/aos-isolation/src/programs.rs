@@ -53,6 +53,13 @@ impl Programs {
         self.named("aos-isolate")
     }
 
+    /// Directories with a kernel for virtual machines, each laid out as a root directory: `kernel` beside
+    /// programs, and the host's root.
+    pub fn kernels(&self) -> Vec<PathBuf> {
+        let beside = self.0.iter().map(|directory| directory.join("kernel"));
+        beside.chain([PathBuf::from("/")]).collect()
+    }
+
     /// A program by its name.
     pub fn named(&self, name: &str) -> Option<PathBuf> {
         self.0.iter().map(|directory| directory.join(name)).find(|path| is_program(path))

@@ -7,7 +7,7 @@ use aos_sandbox::record::{Meaning, Named, Want, find};
 use aos_sys::notify::Notification;
 
 /// What can be read of the process that asks. `None`: nothing is there, or it cannot be read.
-pub(crate) trait Caller {
+pub trait Caller {
     /// The text at an address, without its closing zero.
     fn text(&self, address: u64) -> Option<Vec<u8>>;
     /// Bytes at an address.
@@ -22,7 +22,7 @@ pub(crate) trait Caller {
 
 /// One thing that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// A use of a path.
     Path {
         /// As the kernel will take it: absolute, but with `.`, `..` and links in it.
@@ -40,7 +40,7 @@ pub(crate) enum Ask {
 
 /// An address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
+pub enum Address {
     /// IPv4 or IPv6.
     Internet(std::net::SocketAddr),
     /// A socket's file, absolute as a path of [`Ask::Path`].
@@ -49,7 +49,7 @@ pub(crate) enum Address {
 
 /// A call whose arguments cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unreadable;
+pub struct Unreadable;
 
 // linux/fcntl.h and asm-generic/fcntl.h
 const AT_FDCWD: i32 = -100;
@@ -71,7 +71,7 @@ const ADDRESS_BYTES: u64 = 110;
 const EXECVEAT: u32 = 322;
 
 /// What a call asks for; nothing for a call that asks for nothing outside.
-pub(crate) fn decode(call: &Notification, caller: &dyn Caller) -> Result<Vec<Ask>, Unreadable> {
+pub fn decode(call: &Notification, caller: &dyn Caller) -> Result<Vec<Ask>, Unreadable> {
     let Some(known) = u32::try_from(call.number).ok().and_then(find) else { return Ok(Vec::new()) };
     let arguments = Arguments { call, caller };
     match known.meaning {

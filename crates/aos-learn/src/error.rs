@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use aos_core::capability::SetError;
 use aos_core::path::PathError;
+use aos_sandbox::caller::WatchError;
 use aos_sandbox::plan::{PlanError, ReadError};
 use aos_sandbox::rootfs::ScanError;
 use thiserror::Error;
@@ -57,6 +58,12 @@ pub enum LearnError {
     /// A question could not be asked.
     #[error("cannot ask about a capability")]
     Asking(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<WatchError> for LearnError {
+    fn from(WatchError { what, source }: WatchError) -> Self {
+        Self::Io { what, source }
+    }
 }
 
 /// Names what failed.

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`mod@learn`] | rounds, decisions, the smallest list |
 //! | `sandbox`, `launch`, `output` | one run: plan, launcher, output, deadline, end |
-//! | `recorder`, `process`, `ask` | what a waiting call asks for |
+//! | `recorder`, `process`, [`ask`] | what a waiting call asks for |
 //! | `view`, `host` | what of it the plan gives, and what the host has |
 //! | `need`, `lesson` | proposals and results |
 //! | `caution`, `deny` | what is not granted without a look, and what never |
@@ -21,7 +21,7 @@
 //! Concurrency: one thread runs, watches and decides; a recorder is a thread of each run. Bounds: a
 //! record has [`NEEDS_MAX`] needs; calls wait in the kernel, one for each thread of the agent.
 
-mod ask;
+pub mod ask;
 mod caution;
 mod deny;
 pub mod edit;
@@ -44,7 +44,7 @@ pub use caution::Caution;
 pub use deny::Deny;
 pub use error::LearnError;
 pub use host::COUNTED_MAX;
-pub use launch::{Account, Ending, Launch, Ran};
+pub use launch::{Ending, Launch, Ran};
 pub use learn::{Answer, Choices, Goal, Purpose, Question, Settings, Trial, Trials, learn};
 pub use lesson::{Denied, Learned, Lesson, Refused, Suggestion};
 pub use need::{NEEDS_MAX, Need, Proposal, Record};

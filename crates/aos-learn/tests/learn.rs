@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use aos_core::capability::CapabilitySet;
 use aos_core::config::ResolvedAgent;
 use aos_learn::{
-    Account, Answer, Cancel, Choices, Ending, Goal, Launch, LearnError, Lesson, Question, Ran, Sandbox,
-    Setting, Settings, Silent, Trial, Trials, Unattended, Workspace, learn,
+    Answer, Cancel, Choices, Ending, Goal, Launch, LearnError, Lesson, Question, Ran, Sandbox, Setting,
+    Settings, Silent, Trial, Trials, Unattended, Workspace, learn,
 };
+use aos_sandbox::launch::options::User;
 use aos_sandbox::plan::{PlanInput, derive};
 use aos_sandbox::rootfs;
 use command_fds::{CommandFdExt, FdMapping};
@@ -129,7 +130,7 @@ impl Place {
         work: impl FnOnce(&mut Sandbox<'_>) -> T,
     ) -> T {
         let (mut told, rootfs) = (Silent, self.path("rootfs"));
-        let account = is_root().then_some(Account { uid: UID, gid: UID });
+        let account = is_root().then_some(User { uid: UID, gid: UID });
         let mut sandbox = Sandbox::new(Setting {
             agent,
             id: "test".parse().unwrap(),

@@ -1,5 +1,5 @@
 //! The one look at a package's unpacked root that a plan needs: what is at its top, and what it
-//! adds below `/usr`. The only input of the library; bounded, and no symbolic link is followed.
+//! adds below `/usr`. The only input of what makes plans; bounded, and no symbolic link is followed.
 
 use std::fs;
 use std::io;

@@ -23,7 +23,9 @@ pub mod mount;
 pub mod namespace;
 pub mod network;
 pub mod notify;
+pub mod pending;
 pub mod process;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::process::Pid;
@@ -75,6 +75,58 @@ pub fn fork() -> io::Result<Fork> {
         None => Ok(Fork::Child),
         Some(pid) => Ok(Fork::Parent(pid)),
     }
+}
+
+/// As [`fork`], with the child in the control group whose open directory is given: from its first instruction on,
+/// and without the wait that moving a process takes. The kernel demands what a move demands.
+pub fn fork_into(group: impl AsFd) -> io::Result<Fork> {
+    if !is_single_threaded()? {
+        return Err(io::Error::other("the process has more than one thread"));
+    }
+    let arguments = CloneArguments {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(group.as_fd().as_raw_fd().unsigned_abs()),
+        ..CloneArguments::default()
+    };
+    // SAFETY: without flags that share, the child has a copy of everything, as after fork(2); the process has one
+    // thread, so no lock is held that the child would wait for. The arguments are valid for the call.
+    let pid = checked(unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArguments>())
+    })?;
+    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        None => Ok(Fork::Child),
+        Some(pid) => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` of linux/sched.h, as of its third version.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Has exec close every descriptor above standard error, whoever opened it.
+pub fn close_others_on_exec() -> io::Result<()> {
+    let first = libc::STDERR_FILENO + 1;
+    // SAFETY: no memory is involved, and nothing is closed now.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    checked(result).map(drop)
 }
 
 /// Bytes of the stack of a process made by [`fork_sharing_memory`], without its guard page.

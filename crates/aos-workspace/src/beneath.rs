@@ -13,6 +13,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::progress;
+
 /// Names that are read of one directory, and their bytes: they are held in memory, for one layer at a time
 /// and for all together. A directory with more is not looked at.
 const NAMES_MAX: usize = 2_000_000;
@@ -37,8 +39,14 @@ pub(crate) fn open_directory(root: impl AsFd, path: &Path) -> Result<OwnedFd, Er
     openat2(root, path, DIRECTORY, Mode::empty(), WITHIN)
 }
 
+/// Opens a directory of the system's own, by its absolute path.
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
+    openat(rustix::fs::CWD, path, DIRECTORY, Mode::empty())
+}
+
 /// What has a name in a directory.
 pub(crate) fn look(directory: impl AsFd, name: &CStr) -> Result<Option<Stat>, Errno> {
+    progress::made();
     match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),

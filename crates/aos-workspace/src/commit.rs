@@ -232,7 +232,7 @@ impl Commit<'_> {
         let from = beneath::open_file(source, name)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = std::fs::File::from(openat(self.staging, to, flags, Mode::RUSR | Mode::WUSR)?);
-        content::copy(&from, stat, &file)?;
+        content::copy(&from, stat, &file, content::Marks::Dropped)?;
         fchmod(&file, Mode::from_raw_mode(beneath::permissions(stat)))
     }
 

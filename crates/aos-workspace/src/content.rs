@@ -10,6 +10,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::progress;
+
 /// Files up to this size are compared; a larger one that was written to counts as modified. A sparse file costs
 /// nothing to make and all of its size to compare.
 const COMPARED_MAX: u64 = 4 << 30;
@@ -22,6 +24,10 @@ const ATTRIBUTE_MAX: usize = 64 << 10;
 const KEPT: &[u8] = b"user.";
 const MARKS: &[u8] = b"user.overlay.";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+/// A directory has two.
+const ACCESS_LISTS: [&[u8]; 2] = [ACCESS_LIST, b"system.posix_acl_default"];
+/// The handle of the file that another was copied up from; of no use where that is another one.
+const ORIGIN: &[u8] = b"user.overlay.origin";
 
 /// What two files of the same size, too large to be compared, are taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +36,15 @@ pub(crate) enum Large {
     Differs,
     /// For the same: one is a copy of the other, made by a commit that was cut short after it.
     Same,
+}
+
+/// Whether overlayfs's marks are taken along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// The copy is part of a layer, as what it is made of.
+    Kept,
+    /// It is not.
+    Dropped,
 }
 
 /// Whether two regular files have the same content.
@@ -44,6 +59,7 @@ pub(crate) fn is_same(a: &File, b: &File, large: Large) -> Result<bool, Errno> {
     let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
     let mut at = 0;
     loop {
+        progress::made();
         let count = a.read_at(&mut left, at).map_err(errno)?;
         let (Some(new), Some(old)) = (left.get(..count), right.get_mut(..count)) else {
             return Err(Errno::IO);
@@ -61,7 +77,7 @@ pub(crate) fn is_same(a: &File, b: &File, large: Large) -> Result<bool, Errno> {
 }
 
 /// Copies content with its holes, kept attributes and times. `to` is new and empty.
-pub(crate) fn copy(from: &File, stat: &Stat, to: &File) -> Result<(), Errno> {
+pub(crate) fn copy(from: &File, stat: &Stat, to: &File, marks: Marks) -> Result<(), Errno> {
     let size = from.metadata().map_err(errno)?.len();
     ftruncate(to, size)?;
     let mut at = 0;
@@ -76,13 +92,14 @@ pub(crate) fn copy(from: &File, stat: &Stat, to: &File) -> Result<(), Errno> {
         copy_range(from, to, start, end)?;
         at = end.max(start + 1);
     }
-    copy_attributes(from, to)?;
+    copy_attributes(from, to, marks)?;
     set_times(to, stat)
 }
 
 fn copy_range(from: &File, to: &File, start: u64, end: u64) -> Result<(), Errno> {
     let (mut read_at, mut write_at) = (start, start);
     while read_at < end {
+        progress::made();
         let count = usize::try_from((end - read_at).min(RANGE)).unwrap_or(PIECE);
         match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), count) {
             Ok(0) => return Err(Errno::IO),
@@ -101,6 +118,7 @@ fn copy_bytes(from: &File, to: &File, start: u64, end: u64) -> Result<(), Errno>
     let mut buffer = vec![0; PIECE];
     let mut at = start;
     while at < end {
+        progress::made();
         let most = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
         let Some(piece) = buffer.get_mut(..most) else { return Err(Errno::IO) };
         let count = from.read_at(piece, at).map_err(errno)?;
@@ -113,7 +131,13 @@ fn copy_bytes(from: &File, to: &File, start: u64, end: u64) -> Result<(), Errno>
     Ok(())
 }
 
-fn copy_attributes(from: &File, to: &File) -> Result<(), Errno> {
+/// Copies the kept attributes of a file or directory.
+pub(crate) fn copy_attributes(from: impl AsFd, to: impl AsFd, marks: Marks) -> Result<(), Errno> {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    let is_kept = |name: &[u8]| match marks {
+        Marks::Kept => name.starts_with(KEPT) && name != ORIGIN || ACCESS_LISTS.contains(&name),
+        Marks::Dropped => name.starts_with(KEPT) && !name.starts_with(MARKS) || name == ACCESS_LIST,
+    };
     let mut list = vec![0_u8; ATTRIBUTE_MAX];
     let length = match flistxattr(from, list.as_mut_slice()) {
         Ok(length) => length,
@@ -122,7 +146,7 @@ fn copy_attributes(from: &File, to: &File) -> Result<(), Errno> {
     };
     let mut value = vec![0_u8; ATTRIBUTE_MAX];
     for name in list.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
-        if !(name.starts_with(KEPT) && !name.starts_with(MARKS) || name == ACCESS_LIST) {
+        if !is_kept(name) {
             continue;
         }
         let length = fgetxattr(from, name, value.as_mut_slice())?;

@@ -31,6 +31,25 @@ pub enum WorkspaceError {
     /// A commit into layers of others.
     #[error("what is below the changes is shared with other agents and is never changed")]
     Shared,
+    /// A tree that cannot be copied as it is.
+    #[error("{path} cannot be copied: {why}")]
+    Copy {
+        /// Below the tree, escaped; the end of a long one.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// A checkpoint that is not there.
+    #[error("there are no files of checkpoint {0}")]
+    NoCheckpoint(u32),
+    /// What is below the changes was the agent's own then and is not now, or the other way round.
+    #[error("the checkpoint is of a fork and the agent is none, or the other way round")]
+    ForkOrNot,
+    /// A directory that cannot be moved.
+    #[error(
+        "/{0} is a directory of another user, which cannot be moved out of the way; move it, or give it to the agent's user"
+    )]
+    Foreign(String),
     /// Not a path of the workspace.
     #[error("{0} is not a path below /workspace")]
     Path(String),

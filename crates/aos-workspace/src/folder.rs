@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use aos_core::path::AbsolutePath;
-use aos_core::workspace::{Answer, Below, Committed, Operation};
+use aos_core::workspace::{Answer, Below, CheckpointStep, Committed, Operation};
 use aos_sandbox::plan::workspace::{SNAPSHOTS, SNAPSHOTS_MAX, TRASH, UPPER, WORK, snapshot_name};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, renameat, syncfs};
 use rustix::io::Errno;
@@ -53,14 +53,14 @@ fn open_host(path: &AbsolutePath) -> Result<OwnedFd, WorkspaceError> {
 }
 
 /// Makes a directory that may be there.
-fn make(folder: &OwnedFd, name: &str) -> Result<(), WorkspaceError> {
+pub(crate) fn make(folder: &OwnedFd, name: &str) -> Result<(), WorkspaceError> {
     match mkdirat(folder, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(WorkspaceError::io("make", name)(error)),
     }
 }
 
-fn open(folder: &OwnedFd, name: &str) -> Result<OwnedFd, WorkspaceError> {
+pub(crate) fn open(folder: &OwnedFd, name: &str) -> Result<OwnedFd, WorkspaceError> {
     beneath::open_directory(folder, Path::new(name)).map_err(WorkspaceError::io("open", name))
 }
 
@@ -95,6 +95,10 @@ impl Folder {
                     gave_up_commit = self.give_up_commit(to.unwrap_or(0))?;
                 }
                 self.recover()?;
+                if !matches!(operation, Operation::Checkpoint(CheckpointStep::Swap)) {
+                    // Nobody goes on with a restore that was not begun.
+                    self.unstage()?;
+                }
                 Some(lock)
             }
             Err(WorkspaceError::InUse) if operation.only_reads() => None,
@@ -109,6 +113,7 @@ impl Folder {
             Operation::Discard { to } => self.discard(to.unwrap_or(0), gave_up_commit),
             Operation::Snapshot { name, at_us } => self.snapshot(name.as_deref(), *at_us),
             Operation::Snapshots => self.snapshots.list().map(Answer::Snapshots),
+            Operation::Checkpoint(step) => self.checkpoint(step),
         };
         drop(lock);
         answer
@@ -154,6 +159,7 @@ impl Folder {
             }
             Some(Intent::Discard { to }) => self.apply_discard(to)?,
             Some(Intent::Snapshot { number }) => self.apply_snapshot(number)?,
+            Some(Intent::Restore { base }) => self.apply_swap(base.as_deref())?,
             None => self.make_upper()?,
         }
         intent::end(&self.folder)?;
@@ -223,7 +229,7 @@ impl Folder {
     }
 
     /// The newest first: at each point the view is one that there has been.
-    fn apply_discard(&self, to: u32) -> Result<(), WorkspaceError> {
+    pub(crate) fn apply_discard(&self, to: u32) -> Result<(), WorkspaceError> {
         self.drop_layer(&self.folder, UPPER)?;
         for number in self.snapshots.numbers()?.into_iter().rev().filter(|number| *number > to) {
             self.drop_snapshot(number)?;
@@ -259,7 +265,7 @@ impl Folder {
 
     /// Does something between its note and the note's end. Its trash is emptied after that: it does not count any
     /// more.
-    fn noted<T>(
+    pub(crate) fn noted<T>(
         &self,
         intent: &Intent,
         act: impl FnOnce() -> Result<T, WorkspaceError>,
@@ -272,7 +278,7 @@ impl Folder {
         Ok(done)
     }
 
-    fn make_upper(&self) -> Result<(), WorkspaceError> {
+    pub(crate) fn make_upper(&self) -> Result<(), WorkspaceError> {
         make(&self.folder, UPPER)?;
         make(&self.folder, WORK)
     }
@@ -282,8 +288,29 @@ impl Folder {
         self.snapshots.forget(number)
     }
 
+    pub(crate) fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
+    pub(crate) fn trash(&self) -> &OwnedFd {
+        &self.trash
+    }
+
+    pub(crate) fn lower(&self) -> &[OwnedFd] {
+        &self.lower
+    }
+
+    pub(crate) fn below(&self) -> Below {
+        self.below
+    }
+
+    /// The folder that holds the snapshots.
+    pub(crate) fn snapshots_folder(&self) -> &OwnedFd {
+        &self.snapshots.0
+    }
+
     /// Moves a layer out of the way as a whole.
-    fn drop_layer(&self, from: &OwnedFd, name: &str) -> Result<(), WorkspaceError> {
+    pub(crate) fn drop_layer(&self, from: &OwnedFd, name: &str) -> Result<(), WorkspaceError> {
         let failed = || WorkspaceError::io("take away", name);
         let to = Fresh::default().free(&self.trash).map_err(failed())?;
         match renameat(from, name, &self.trash, to) {

@@ -31,6 +31,11 @@ pub(crate) enum Intent {
     Snapshot {
         number: u32,
     },
+    /// What was staged of a checkpoint is put in place.
+    Restore {
+        /// The staging directory in the workspace; a fork has none.
+        base: Option<String>,
+    },
 }
 
 /// Puts a note down, durably.

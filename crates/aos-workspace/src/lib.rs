@@ -18,6 +18,7 @@
 //! - A layer appears and disappears whole, by rename.
 
 mod beneath;
+mod checkpoint;
 mod commit;
 mod content;
 mod diff;
@@ -25,9 +26,12 @@ mod error;
 mod folder;
 mod intent;
 mod patch;
+pub mod progress;
+pub mod quota;
 mod selection;
 mod snapshots;
 mod trash;
+mod tree;
 mod view;
 mod walk;
 

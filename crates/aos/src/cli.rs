@@ -3,9 +3,9 @@
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, backends, build, cache, capability, convert, diff, explain, export, gc, generate, import,
-    inspect, install, key, learn, list, lock, logs, packages, pull, push, run, sign, status, store, tag,
-    unpack, verify, workspace,
+    agents, backends, build, cache, capability, checkpoint, convert, diff, exec, explain, export, gc,
+    generate, import, inspect, install, key, learn, list, lock, logs, packages, pull, push, run, sign,
+    status, store, tag, unpack, verify, workspace,
 };
 use crate::configure::ConfigureArgs;
 use crate::manual;
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Explain(explain::ExplainArgs),
+    Exec(exec::ExecArgs),
     Capability(capability::CapabilityArgs),
     /// Start agents
     ///
@@ -72,6 +73,9 @@ pub(crate) enum Command {
     Discard(workspace::DiscardArgs),
     Snapshot(workspace::SnapshotArgs),
     Fork(workspace::ForkArgs),
+    Checkpoint(checkpoint::CheckpointArgs),
+    Checkpoints(checkpoint::CheckpointsArgs),
+    Restore(checkpoint::RestoreArgs),
     Packages(packages::PackagesArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),

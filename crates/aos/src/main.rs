@@ -56,21 +56,21 @@ use tokio::runtime::Runtime;
 use cli::Command;
 use commands::agents::{self, Action};
 use commands::{
-    backends, build, cache, capability, convert, diff, explain, export, gc, generate, import, inspect,
-    install, key, learn, list, lock, logs, packages, pull, push, run, sign, status, store as stores, tag,
-    unpack, verify, workspace,
+    backends, build, cache, capability, checkpoint, convert, diff, exec, explain, export, gc, generate,
+    import, inspect, install, key, learn, list, lock, logs, packages, pull, push, run, sign, status,
+    store as stores, tag, unpack, verify, workspace,
 };
 use exit::Exit;
 use output::Output;
 
-/// `aos run` failed before or beside the agent, as podman-run(1) has it: an agent may well exit with 1.
+/// `aos run` or `aos exec` failed before or beside the agent, as podman-run(1) has it: an agent may well exit with 1.
 const OWN_FAILURE: u8 = 125;
 
 fn main() -> ExitCode {
     CompleteEnv::with_factory(cli::command).var(completion::VARIABLE).bin("aos").completer("aos").complete();
     let out = Output::detect();
     let command = cli::parse().command;
-    let is_run = matches!(command, Command::Run(_));
+    let is_run = matches!(command, Command::Run(_) | Command::Exec(_));
     match dispatch(command, out) {
         Ok(code) => ExitCode::from(code),
         Err(error) if follow::is_broken_pipe(&error) => ExitCode::from(Exit::ReaderGone.code()),
@@ -91,6 +91,7 @@ fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Status(args) => wait(status::run(&args, out))?,
         Command::Logs(args) => wait(logs::run(&args, out))?,
         Command::Explain(args) => wait(explain::run(&args, out))?,
+        Command::Exec(args) => return exec::follow(wait(exec::ask(&args))?, &args, out),
         Command::Capability(args) => wait(capability::run(&args, out))?,
         Command::Start(ids) => wait(agents::run(&ids, Action::Start, out))?,
         Command::Stop(ids) => wait(agents::run(&ids, Action::Stop, out))?,
@@ -118,6 +119,9 @@ fn dispatch(command: Command, out: Output) -> Result<u8> {
         Command::Discard(args) => wait(workspace::discard(&args, out))?,
         Command::Snapshot(args) => wait(workspace::snapshot(&args, out))?,
         Command::Fork(args) => wait(workspace::fork(&args, out))?,
+        Command::Checkpoint(args) => wait(checkpoint::checkpoint(&args, out))?,
+        Command::Checkpoints(args) => wait(checkpoint::list(&args, out))?,
+        Command::Restore(args) => wait(checkpoint::restore(&args, out))?,
         Command::Gc(args) => wait(gc::run(&args, out))?,
         Command::Cache(args) => cache::run(&args, out)?,
         Command::Store(args) => stores::run(&args, out)?,

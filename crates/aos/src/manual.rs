@@ -30,6 +30,16 @@ const EXIT_RUN: &[(&str, &str)] = &[
     ("2", "The command line is wrong (an agent may exit with 2, too)."),
 ];
 
+const EXIT_EXEC: &[(&str, &str)] = &[
+    ("0", "The command ended well."),
+    ("N", "The command's own exit status."),
+    ("124", "The command took longer than --timeout and was ended."),
+    ("125", "aos itself failed, or the command's sandbox could not be made: nothing of it ran."),
+    ("126", "The command is not there, or may not be executed."),
+    ("128+N", "The command was ended by signal N; 137 when it used more memory than its limit."),
+    ("2", "The command line is wrong (a command may exit with 2, too)."),
+];
+
 const USER_STORE: (&str, &str) = (
     "~/.local/share/aos, /var/lib/aos-packages",
     "Your package store, of root the latter; AOS_STORE names another. Its folder store/ is an OCI image layout.",
@@ -48,6 +58,10 @@ const WORKSPACE: (&str, &str) =
     ("/var/lib/aos-agents/ID", "The workspace of an agent, which it sees as /workspace.");
 const CHANGES: (&str, &str) =
     ("/var/lib/aos-changes/ID", "What an agent changed in a transactional workspace, and its snapshots.");
+const CHECKPOINTS: (&str, &str) = (
+    "/var/lib/aos-changes/ID/checkpoints",
+    "The files of an agent's checkpoints, each in a folder of its number.",
+);
 const STORE: (&str, &str) = ("/var/lib/aos/store", "The installed packages: an OCI image layout.");
 
 /// The pages, in the order of the commands.
@@ -87,6 +101,21 @@ pub(crate) const PAGES: &[Page] = &[
         exit: EXIT_RUN,
         files: &[WORKSPACE],
         see_also: &["aos-build(1)", "aos-logs(1)", "aos-stop(1)", "aos-explain(1)"],
+    },
+    Page {
+        command: "exec",
+        examples: &[
+            ("aos exec web -- ls -l", "Look at what the agent sees of its working directory."),
+            ("tar c . | aos exec web --workdir /workspace -- tar x", "Copy a folder into its workspace."),
+            ("aos exec web --memory 64M --timeout 30s -- ./check", "Bound the command, not the agent."),
+            (
+                "aos exec web --capability 'file_read: /srv/data/**' -- wc -l /srv/data/a",
+                "Leave the command one capability of the agent's.",
+            ),
+        ],
+        exit: EXIT_EXEC,
+        files: &[],
+        see_also: &["aos-run(1)", "aos-explain(1)", "aos-capability(1)"],
     },
     Page {
         command: "build",
@@ -471,6 +500,36 @@ pub(crate) const PAGES: &[Page] = &[
         see_also: &["aos-snapshot(1)", "aos-diff(1)", "aos-start(1)"],
     },
     Page {
+        command: "checkpoint",
+        examples: &[
+            ("aos checkpoint sitewatch --name before-upgrade", "Keep what the agent is now."),
+            ("aos checkpoint sitewatch --remove 1 2", "Remove two checkpoints and their files."),
+        ],
+        exit: EXIT,
+        files: &[WORKSPACE, CHECKPOINTS],
+        see_also: &["aos-checkpoints(1)", "aos-restore(1)", "aos-snapshot(1)", "aos-pause(1)"],
+    },
+    Page {
+        command: "checkpoints",
+        examples: &[
+            ("aos checkpoints sitewatch", "Show the checkpoints of an agent."),
+            ("aos checkpoints --json", "Those of all agents, for a program."),
+        ],
+        exit: EXIT,
+        files: &[CHECKPOINTS],
+        see_also: &["aos-checkpoint(1)", "aos-restore(1)"],
+    },
+    Page {
+        command: "restore",
+        examples: &[
+            ("aos restore sitewatch before-upgrade", "Bring the agent back to a checkpoint."),
+            ("aos restore sitewatch", "To the newest one."),
+        ],
+        exit: EXIT,
+        files: &[WORKSPACE, CHECKPOINTS],
+        see_also: &["aos-checkpoint(1)", "aos-checkpoints(1)", "aos-start(1)"],
+    },
+    Page {
         command: "packages",
         examples: &[
             ("aos packages", "Show the installed packages."),
@@ -536,29 +595,4 @@ fn with_examples(command: Command, name: &str) -> Command {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_command_has_a_page_and_every_page_a_command() {
-        let command = crate::cli::command();
-        let mut names: Vec<&str> =
-            command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(Command::get_name).collect();
-        names.push("");
-        names.sort_unstable();
-        let mut pages: Vec<&str> = PAGES.iter().map(|page| page.command).collect();
-        pages.sort_unstable();
-        assert_eq!(names, pages);
-    }
-
-    #[test]
-    fn every_example_parses() {
-        for (line, _) in PAGES.iter().flat_map(|page| page.examples) {
-            let line = line.split(['|', '<']).next().unwrap();
-            let words: Vec<&str> = line.split_whitespace().skip_while(|word| *word == "sudo").collect();
-            crate::cli::command()
-                .try_get_matches_from(&words)
-                .unwrap_or_else(|error| panic!("{line}: {error}"));
-        }
-    }
-}
+mod tests;

@@ -69,7 +69,7 @@ impl Output {
     }
 
     /// True when standard output may carry colours.
-    pub(crate) fn colours(self) -> bool {
+    pub(crate) const fn colours(self) -> bool {
         self.stdout_tty && self.colour
     }
 

@@ -32,6 +32,10 @@ pub(crate) struct Agent<'a> {
     exited_at_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_current: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_used: Option<u64>,
     capabilities: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     in_force: Option<&'a [String]>,
@@ -61,6 +65,8 @@ impl<'a> From<&'a AgentView> for Agent<'a> {
             started_at_us: view.started_at_us,
             exited_at_us: view.exited_at_us,
             memory_current: view.memory_current,
+            disk_limit: view.disk_limit,
+            disk_used: view.disk_used,
             workspace: view.workspace.as_deref(),
             capabilities: &view.capabilities,
             in_force: view.in_force.as_deref(),

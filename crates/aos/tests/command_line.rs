@@ -256,7 +256,7 @@ fn the_tab_key_completes_commands() {
     let output = aos().env("AOS_COMPLETE", "fish").args(["--", "aos", "re"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let words: Vec<&str> = text.lines().filter_map(|line| line.split('\t').next()).collect();
-    assert_eq!(words, ["restart", "resume", "remove"]);
+    assert_eq!(words, ["restart", "resume", "remove", "restore"]);
 }
 
 #[test]

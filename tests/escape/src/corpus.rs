@@ -41,7 +41,7 @@ pub const LIMITS: [(&str, &str); 10] = [
     ),
     (
         "16",
-        "The size of /tmp and /dev/shm is bounded. The workspace has no quota in this version: an agent can fill the file system of /var/lib/aos-agents and of what it is granted for writing.",
+        "Bytes and names of the workspace are bounded by limits.disk; an agent without that limit can fill the file system of /var/lib/aos-agents, and any agent that of what it is granted for writing. The size of /tmp and /dev/shm is bounded.",
     ),
     (
         "18",
@@ -90,6 +90,13 @@ pub const IN_GVISOR: [(&str, &str); 12] = [
     ("leave the control group", "sees /sys/fs/cgroup of its own kernel"),
     ("bind undeclared ports", "binds ports of its own loopback, which nothing else reaches"),
     ("make a socket where another agent writes too", "makes a socket that exists in its own kernel only"),
+];
+
+/// Neighbours that a virtual machine does not allow, and how each ends there: QEMU opens no special file of the host
+/// for a guest. A run in one demands exactly this; the attempts themselves are refused as stated.
+pub const IN_MACHINE: [(&str, i32, &str); 2] = [
+    ("make a named pipe", libc::ENXIO, "named pipes are made in /tmp only"),
+    ("a socket in the workspace", libc::ENXIO, "sockets are made in /tmp only"),
 ];
 
 const FILE: Expected = Expected::Refused(&[libc::ENOENT, libc::EACCES]);

@@ -64,6 +64,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         if record.removing.is_some() {
             return Err(Failure::refused(format!("agent {} is being removed", self.id)));
         }
+        self.refuse_when_restoring("be changed")?;
         let old = record.spec.capabilities.clone();
         let new = change.apply(&old).map_err(|error| Failure::refused(error.to_string()))?;
         if new == old {
@@ -192,12 +193,21 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
     pub(super) async fn renew_plan(&mut self) -> Result<(), Failure> {
         let is_stale = self.record.as_ref().is_some_and(|record| record.plan_stale);
         // A start of ours writes the plan; a run that is not recorded is recorded first.
-        if !is_stale || self.start_asked || self.starting.is_some() || !self.is_recorded() {
+        if !is_stale
+            || self.restoring.is_some()
+            || self.start_asked
+            || self.starting.is_some()
+            || !self.is_recorded()
+        {
             return Ok(());
         }
         // As with every change, the record before the plan: after a change that was given up the database may hold
         // another one.
         self.store().await.map_err(|error| db_failure(&error))?;
+        if self.is_at_rest() {
+            // With the plan, others can start it.
+            self.end_cut_short().await?;
+        }
         let before = self.sight();
         let Replaced { note, is_final } = self.replace_plan().await?;
         if let Some(note) = note {

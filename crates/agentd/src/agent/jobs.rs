@@ -13,8 +13,9 @@ use crate::failure::Failure;
 use crate::packages::Packages;
 use crate::systemd::{Job, JobResult, Systemd};
 
-/// Longest wait for a start job: the account's and the unit's own time-outs (30 s and 60 s), and room.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest wait for a start job: the time-outs of the account (30 s), of the limit on the disk (120 s) and of the unit
+/// itself (60 s), and room.
+const START_DEADLINE: Duration = Duration::from_secs(240);
 /// Longest wait for a stop job: the unit's time-out (30 s), the kill after it, and room.
 const STOP_DEADLINE: Duration = Duration::from_secs(90);
 

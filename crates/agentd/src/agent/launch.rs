@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::files::{self, FileError};
 use crate::forks;
 use crate::packages::{Package, Packages};
+use crate::quota;
 use crate::settings::Places;
 use crate::systemd::Systemd;
 
@@ -125,8 +126,13 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.end_cut_short().await?;
         let plan = plan_of(&self.context, &self.id, spec).await?;
         let limits = plan.unit;
-        let path = plan_path(&self.context.settings.places, &self.id);
-        files::blocking("write the plan", move || write_plan(&path, &plan)).await.map_err(file_failure)?;
+        let (places, id) = (self.context.settings.places.clone(), self.id.clone());
+        files::blocking("write the plan", move || {
+            quota::write(&places, &id, plan.disk)?;
+            write_plan(&plan_path(&places, &id), &plan)
+        })
+        .await
+        .map_err(file_failure)?;
         self.plan_is_written(&before).await?;
         let (id, systemd) = (&self.id, &self.context.systemd);
         let failed = |error: crate::systemd::SystemdError| Failure::failed(&error);

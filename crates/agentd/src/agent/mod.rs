@@ -6,6 +6,7 @@
 //! the task publishes. Events go out over the shared bounded channel of [`Context`].
 
 pub mod change;
+mod checkpoint;
 pub mod decide;
 mod jobs;
 mod launch;
@@ -25,11 +26,13 @@ use aos_core::workspace::Operation;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::change::Change;
+use crate::checkpoint::Which;
 use crate::clock::Clock;
-use crate::db::{AgentRecord, Db, InvocationId, Removal, Spec};
+use crate::db::{AgentRecord, Db, InvocationId, Kept, Removal, Spec};
 use crate::failure::Failure;
 use crate::settings::Settings;
 
+pub use checkpoint::Checkpointed;
 pub use launch::derive_plan;
 pub(crate) use launch::{plan_in_force_path, plan_of, plan_path};
 pub use outcome::explain_end;
@@ -115,6 +118,12 @@ pub enum Command {
     Change(Box<Change>, Reply<change::Changed>),
     /// Do something with its workspace.
     Workspace(Box<Operation>, Reply<Answered>),
+    /// Keep what it is now, under this name.
+    Checkpoint(Option<String>, Reply<Checkpointed>),
+    /// Bring a checkpoint back; whether one that gives it more capabilities, too.
+    Restore(Which, bool, Reply<Checkpointed>),
+    /// Remove checkpoints.
+    RemoveCheckpoints(Vec<Which>, Reply<()>),
     /// Remove it.
     Remove(Removal, Reply<()>),
 }
@@ -136,6 +145,7 @@ pub struct AgentHandle {
     poke: Arc<Notify>,
     view: watch::Receiver<Option<AgentView>>,
     record: watch::Receiver<Option<AgentRecord>>,
+    kept: watch::Receiver<Kept>,
 }
 
 /// The other ends, for the task.
@@ -145,19 +155,26 @@ pub struct Ends {
     poke: Arc<Notify>,
     view: watch::Sender<Option<AgentView>>,
     record: watch::Sender<Option<AgentRecord>>,
+    kept: watch::Sender<Kept>,
 }
 
 impl AgentHandle {
     /// A handle and the ends for its task. The record is visible at once, the view after the first look.
     #[must_use]
-    pub fn new(id: AgentId, record: Option<AgentRecord>) -> (Self, Ends) {
+    pub fn new(id: AgentId, record: Option<AgentRecord>, kept: Kept) -> (Self, Ends) {
         let (commands, commands_end) = mpsc::channel(MAILBOX);
         let (view_end, view) = watch::channel(None);
         let (record_end, record) = watch::channel(record);
+        let (kept_end, kept) = watch::channel(kept);
         let poke = Arc::new(Notify::new());
-        let ends =
-            Ends { commands: commands_end, poke: Arc::clone(&poke), view: view_end, record: record_end };
-        (Self { id, commands, poke, view, record }, ends)
+        let ends = Ends {
+            commands: commands_end,
+            poke: Arc::clone(&poke),
+            view: view_end,
+            record: record_end,
+            kept: kept_end,
+        };
+        (Self { id, commands, poke, view, record, kept }, ends)
     }
 
     /// Puts the first command into the empty mailbox, before the task runs.
@@ -188,6 +205,12 @@ impl AgentHandle {
     #[must_use]
     pub fn record(&self) -> Option<AgentRecord> {
         self.record.borrow().clone()
+    }
+
+    /// What is kept of it beside the record, as it was last published.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.kept.borrow().clone()
     }
 
     /// Waits until the task has looked at its unit once, or has ended.

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::files::{self, FileError};
 use crate::forks;
 use crate::packages::Packages;
+use crate::quota;
 use crate::systemd::{Data, Job, JobResult, Phase, Systemd, SystemdError};
 
 /// Longest wait for the stop (its time-out is 30 s) and for the account's removal (30 s).
@@ -99,7 +100,11 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.remove_account().await?;
         let (folder, id) = (agent_folder(&self.context.settings.places, &self.id), self.id.clone());
         let places = self.context.settings.places.clone();
-        let forget = move || remove_folder(&folder, &id).and_then(|()| forks::remove(&places, &id));
+        let forget = move || {
+            remove_folder(&folder, &id)?;
+            quota::remove(&places, &id)?;
+            forks::remove(&places, &id)
+        };
         files::blocking("remove", forget).await.map_err(file_failure)?;
         self.context.systemd.release(&self.id).await.map_err(|error| Failure::failed(&error))?;
         self.held = false;

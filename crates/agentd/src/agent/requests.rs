@@ -11,6 +11,7 @@ use crate::enabled;
 use crate::failure::Failure;
 use crate::files;
 use crate::packages::Packages;
+use crate::quota;
 use crate::systemd::Systemd;
 
 impl<S: Systemd, P: Packages> AgentTask<S, P> {
@@ -38,6 +39,18 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
                 self.answer(reply, result);
             }
             Command::Workspace(operation, reply) => self.work(*operation, reply).await,
+            Command::Checkpoint(name, reply) => {
+                let result = self.checkpoint(name).await;
+                self.answer(reply, result);
+            }
+            Command::Restore(which, may_grant, reply) => {
+                let result = self.restore(&which, may_grant).await;
+                self.answer(reply, result);
+            }
+            Command::RemoveCheckpoints(which, reply) => {
+                let result = self.remove_checkpoints(&which).await;
+                self.answer(reply, result);
+            }
             Command::Remove(removal, reply) => {
                 let result = self.remove(removal).await;
                 self.answer(reply, result);
@@ -97,7 +110,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
 
     /// Before the new record: after a crash in between nothing may start with what the agent had. What began with it
     /// right before is seen afterwards.
-    async fn remove_old_plan(&mut self) -> Result<(), Failure> {
+    pub(super) async fn remove_old_plan(&mut self) -> Result<(), Failure> {
         if self.record.is_none() {
             return Ok(());
         }
@@ -128,6 +141,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
                 "agent {id} is being removed; `aos remove {id}` tries again"
             )));
         }
+        self.refuse_when_restoring(what)?;
         if self.changes_workspace() {
             return Err(Failure::busy(format!(
                 "agent {id} cannot {what} while its workspace is being changed; try again when that has ended"
@@ -222,10 +236,12 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             files::blocking("change what starts at boot", disable).await.map_err(file_failure)?;
             return self.refuse_when_unit_enabled();
         }
+        self.refuse_when_restoring("be made to start at boot")?;
         self.check_trust(&spec).await?;
         // The unit reads the plan at boot, when the supervisor may not be there to write it.
         let plan = plan_of(&self.context, &self.id, &spec).await?;
         files::blocking("change what starts at boot", move || {
+            quota::write(&places, &id, plan.disk)?;
             write_plan(&plan_path(&places, &id), &plan)?;
             enabled::enable(&places.enabled, &id, &plan.unit)
         })

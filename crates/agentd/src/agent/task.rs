@@ -12,12 +12,13 @@ use aos_core::id::AgentId;
 use aos_core::state::{AgentState, ExitResult};
 use tokio::time::Instant;
 
+use super::checkpoint::Restoring;
 use super::decide::{Action, HEALTHY_US, Known, KnownRun, Outcome, Seen, Wanted, decide};
 use super::jobs::{Pending, job_end};
 use super::view::{self, Activity, OnDisk};
 use super::workspace::Working;
 use super::{Context, Ends, Event, Reply};
-use crate::db::{AgentRecord, DbError, End, InvocationId, Run, Target};
+use crate::db::{AgentRecord, DbError, End, InvocationId, Kept, Run, Target};
 use crate::failure::Failure;
 use crate::packages::Packages;
 use crate::systemd::{Systemd, UnitState};
@@ -41,6 +42,12 @@ pub struct AgentTask<S, P> {
     pub(super) stopping: Option<Pending>,
     /// An operation on its workspace.
     pub(super) working: Option<Working>,
+    /// What is kept beside the record.
+    pub(super) kept: Kept,
+    /// A restore that is not at its end.
+    pub(super) restoring: Option<Restoring>,
+    /// Whether it was looked if it is frozen for a checkpoint that was cut short.
+    pub(super) thaw_looked: bool,
     /// A start was asked for and not tried.
     pub(super) start_asked: bool,
     /// The last start led to no run at all.
@@ -77,6 +84,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
     /// A task for `id`, with its record; without one, its first command is in the mailbox already.
     #[must_use]
     pub fn new(id: AgentId, context: Arc<Context<S, P>>, ends: Ends, record: Option<AgentRecord>) -> Self {
+        let kept = ends.kept.borrow().clone();
         Self {
             id,
             context,
@@ -86,6 +94,9 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
             starting: None,
             stopping: None,
             working: None,
+            restoring: kept.restoring.map(|_| Restoring::Forward),
+            kept,
+            thaw_looked: false,
             start_asked: false,
             start_failed: false,
             ran_too_long: false,
@@ -170,6 +181,12 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         }
         if let Err(failure) = self.look().await {
             return self.trouble(&failure);
+        }
+        if let Err(failure) = self.go_on_with_restore().await {
+            self.trouble(&failure);
+        }
+        if let Err(failure) = self.thaw_what_was_left().await {
+            self.trouble(&failure);
         }
         if let Err(failure) = self.check_limits().await {
             self.trouble(&failure);
@@ -369,6 +386,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         let activity = self.activity();
         let now = self.record.as_ref().map(|record| view::view(record, &self.seen, activity, &self.disk));
         self.ends.record.send_replace(self.record.clone());
+        self.ends.kept.send_replace(self.kept.clone());
         self.ends.view.send_replace(now.clone());
         if let Some(now) = now
             && before.as_ref().is_none_or(|before| differ(before, &now))

@@ -9,7 +9,7 @@ use aos_core::id::AgentId;
 use aos_core::state::AgentState;
 
 use super::decide::{Outcome, backoff_us};
-use crate::db::{AgentRecord, Target};
+use crate::db::AgentRecord;
 use crate::enabled;
 use crate::failure::chain;
 use crate::files::{self, FileError};
@@ -69,10 +69,7 @@ pub(super) fn view(record: &AgentRecord, seen: &UnitState, activity: Activity, d
         digest: record.spec.digest.to_string(),
         state: state.to_string(),
         enabled: disk.enabled || seen.unit_file_enabled,
-        desired: match record.target {
-            Target::Run => "running".to_owned(),
-            Target::Rest => "stopped".to_owned(),
-        },
+        desired: record.target.shown().to_owned(),
         lifecycle: record.spec.lifecycle.to_string(),
         main_pid: (seen.main_pid != 0 && state.is_active()).then_some(seen.main_pid),
         invocation_id: run.map(|run| run.invocation.to_string()),
@@ -81,6 +78,8 @@ pub(super) fn view(record: &AgentRecord, seen: &UnitState, activity: Activity, d
         started_at_us: run.map(|run| run.started_at_us),
         exited_at_us: end.and_then(|end| end.at_us),
         memory_current: if state.is_active() { seen.memory_bytes } else { None },
+        disk_limit: None,
+        disk_used: None,
         unit: record.id.unit_name(),
         uid: disk.uid,
         user: record.id.user_name(),

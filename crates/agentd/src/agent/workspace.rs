@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use aos_client::ErrorKind;
 use aos_core::id::AgentId;
-use aos_core::workspace::{Operation, Request, VERSION};
+use aos_core::workspace::{CheckpointStep, Operation, Request, VERSION};
+use aos_sandbox::plan::DiskLimit;
 use rustix::fs::{FileType, Mode, OFlags};
 use tokio::time::Instant;
 
@@ -21,11 +22,12 @@ use crate::failure::Failure;
 use crate::files::{self, FileError};
 use crate::forks;
 use crate::packages::Packages;
+use crate::quota;
 use crate::settings::Places;
 use crate::systemd::{JobResult, Systemd};
 
 /// Longest wait for the job: the unit's time-out (300 s), the account's before it (30 s), and room.
-const DEADLINE: Duration = Duration::from_secs(360);
+pub(super) const DEADLINE: Duration = Duration::from_secs(360);
 /// Names of forks in a refusal.
 const NAMED_MAX: usize = 5;
 
@@ -60,7 +62,8 @@ impl Working {
 impl<S: Systemd, P: Packages> AgentTask<S, P> {
     /// Whether layers of the workspace are being changed.
     pub(super) fn changes_workspace(&self) -> bool {
-        self.working.as_ref().is_some_and(|working| !working.operation.only_reads())
+        self.restoring.is_some()
+            || self.working.as_ref().is_some_and(|working| !working.operation.only_reads())
     }
 
     /// Begins an operation; the answer comes when its job has ended.
@@ -77,6 +80,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
     async fn begin_work(&mut self, operation: &Operation, token: &str) -> Result<Pending, Failure> {
         let id = self.id.clone();
         let Some(record) = &self.record else { return Err(Failure::no_agent(id.as_str())) };
+        self.refuse_when_restoring("have its workspace worked on")?;
         if self.working.is_some() {
             return Err(Failure::busy(format!(
                 "agent {id} has another operation on its workspace under way; try again when it has ended"
@@ -110,31 +114,44 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
     pub(super) async fn end_cut_short(&self) -> Result<(), Failure> {
         let (places, id) = (self.context.settings.places.clone(), self.id.clone());
         let path = request_path(&places, &id);
-        if !path.exists() {
+        // What cannot be looked at is not missing.
+        if !tokio::fs::try_exists(&path).await.unwrap_or(true) {
             return Ok(());
         }
         tracing::info!(AOS_AGENT = %id, "ending an operation on its workspace that was cut short");
+        for _ in 0..2 {
+            if self.end_cut_short_once().await? {
+                let remove = move || files::remove_durably(&path);
+                return files::blocking("remove a request", remove).await.map_err(file_failure);
+            }
+        }
+        Err(self.not_ended())
+    }
+
+    /// False when the job was that of an operation which went on, asked for by a supervisor that is no more: what is
+    /// asked for here has no answer then, and was not done.
+    async fn end_cut_short_once(&self) -> Result<bool, Failure> {
+        let (places, id) = (self.context.settings.places.clone(), self.id.clone());
         // Every operation does that first, and this one nothing else.
         let token = format!("{:x}", self.context.clock.now_us());
+        let answer = places.reports.join(id.as_str()).join(format!("answer-{token}.json"));
         let write = move || write_request(&places, &id, Operation::Snapshots, token);
         files::blocking("write a request", write).await.map_err(file_failure)??;
         let job = self.context.systemd.work_on_workspace(&self.id).await;
         let mut pending =
             Some(Pending::new(job.map_err(|error| Failure::failed(&error))?, Instant::now() + DEADLINE));
         match job_end(&mut pending).await {
-            JobEnd::Result(JobResult::Done) => {
-                let remove = move || files::remove_durably(&path);
-                files::blocking("remove a request", remove).await.map_err(file_failure)
-            }
-            _ => Err(Failure::new(
-                ErrorKind::Failed,
-                format!(
-                    "an operation on the workspace of agent {} was cut short and cannot be ended",
-                    self.id
-                ),
-            )
-            .with_hint(&format!("journalctl -u aos-workspace@{}.service", self.id))),
+            JobEnd::Result(JobResult::Done) => Ok(answer.exists()),
+            // Such an operation may fail, too.
+            JobEnd::Result(_) if !answer.exists() => Ok(false),
+            _ => Err(self.not_ended()),
         }
+    }
+
+    fn not_ended(&self) -> Failure {
+        let id = &self.id;
+        let text = format!("an operation on the workspace of agent {id} was cut short and cannot be ended");
+        Failure::new(ErrorKind::Failed, text).with_hint(&format!("journalctl -u aos-workspace@{id}.service"))
     }
 
     /// A fork and the agent that it comes from are one Unix user with one package.
@@ -167,7 +184,12 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         tracing::info!(AOS_AGENT = %self.id, operation = operation.as_str(), ?end, "worked on its workspace");
         let is_done = end == JobEnd::Result(JobResult::Done);
         let (places, id) = (self.context.settings.places.clone(), self.id.clone());
+        let limit = self.record.as_ref().and_then(|record| DiskLimit::of(&record.spec.limits));
         let opened = files::blocking("open an answer", move || {
+            // For a start by somebody else; one by the supervisor does it anyway.
+            if let Err(error) = quota::write(&places, &id, limit) {
+                tracing::warn!(AOS_AGENT = %id, "its limit on the disk is not noted: {}", crate::failure::chain(&error));
+            }
             if is_done {
                 files::remove_durably(&request_path(&places, &id))?;
             }
@@ -181,7 +203,7 @@ impl<S: Systemd, P: Packages> AgentTask<S, P> {
         self.answer(reply, result);
     }
 
-    fn no_answer(&self, operation: &Operation, end: JobEnd) -> Failure {
+    pub(super) fn no_answer(&self, operation: &Operation, end: JobEnd) -> Failure {
         let why = match end {
             JobEnd::Late => "it is still under way",
             JobEnd::Lost => "systemd started anew meanwhile",
@@ -199,12 +221,12 @@ pub(crate) fn is_transactional(config: &aos_core::config::ResolvedAgent) -> bool
     config.run().is_ok_and(|run| run.workspace == aos_core::config::Workspace::Transactional)
 }
 
-fn request_path(places: &Places, id: &AgentId) -> std::path::PathBuf {
+pub(super) fn request_path(places: &Places, id: &AgentId) -> std::path::PathBuf {
     agent_folder(places, id).join("workspace.json")
 }
 
 /// Writes what the unit's `LoadCredential=` reads, if no fork stands against it.
-fn write_request(
+pub(super) fn write_request(
     places: &Places,
     id: &AgentId,
     operation: Operation,
@@ -231,7 +253,16 @@ fn write_request(
     let bytes = serde_json::to_vec(&request)
         .map_err(|error| FileError::new("write", &path, io::Error::other(error)))?;
     super::launch::make_agent_folder(places, id)?;
+    if needs_room(&request.operation) {
+        quota::lift(places, id)?;
+    }
     files::write_atomic(&path, &bytes, PLAN_MODE).map(Ok)
+}
+
+/// What has content twice before it has it once. The agent is at rest and nobody shares its user meanwhile, so its limit
+/// on the disk can wait; the next start sets it again.
+const fn needs_room(operation: &Operation) -> bool {
+    matches!(operation, Operation::Commit { .. } | Operation::Checkpoint(CheckpointStep::Stage { .. }))
 }
 
 /// A commit or discard would change layers that forks share.
@@ -243,7 +274,11 @@ fn refused_by_forks(
     let kept = match operation {
         Operation::Commit { .. } => u32::MAX,
         Operation::Discard { to } => to.unwrap_or(0),
-        Operation::Diff { .. } | Operation::Snapshot { .. } | Operation::Snapshots => return Ok(None),
+        // A restore looks for forks itself, for as long as it takes.
+        Operation::Diff { .. }
+        | Operation::Snapshot { .. }
+        | Operation::Snapshots
+        | Operation::Checkpoint(_) => return Ok(None),
     };
     if matches!(operation, Operation::Commit { .. }) && forks::read(places, id)?.is_some() {
         return Ok(Some(Failure::refused(format!(
@@ -273,7 +308,7 @@ pub(super) fn listed(names: &[&str]) -> String {
 }
 
 /// Opens an answer without reading it: a regular file, no link, nothing that waits.
-fn open_answer(path: &Path) -> Result<OwnedFd, FileError> {
+pub(super) fn open_answer(path: &Path) -> Result<OwnedFd, FileError> {
     let failed = |error: rustix::io::Errno| FileError::new("open", path, error);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aos_client::{
-    AgentView, CapabilityView, ChangeOptions, ChangedView, CollectedView, InstallOptions, PackageView,
-    RunOptions, WorkspaceOptions,
+    AgentView, CapabilityView, ChangeOptions, ChangedView, CheckpointOptions, CheckpointView, CollectedView,
+    ExecOptions, InstallOptions, PackageView, RunOptions, WorkspaceOptions,
 };
 use aos_core::capability::CapabilitySet;
 use zbus::message::Header;
@@ -12,6 +12,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedFd, OwnedObjectPath};
 
 use super::access::{Gate, Right, rights_to_change};
+use super::exec::call_request;
 use super::parse;
 use crate::agent::AtBoot;
 use crate::change::Change;
@@ -158,6 +159,27 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
         self.service.enable(&parse::agent_id(&id)?, AtBoot::Ignore).await
     }
 
+    /// Runs a command in the sandbox of an agent that runs, as its user, with these standard streams, each a pipe or
+    /// `/dev/null`. Returns one end of a socket pair (`SOCK_SEQPACKET`): one message with the JSON of
+    /// `aos_sandbox::call::CallAnswer` comes out of it when the command has ended; closing it ends the command.
+    #[zbus(out_args("answer"))]
+    #[allow(clippy::too_many_arguments, reason = "the arguments of the method on the bus")]
+    async fn exec(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        command: Vec<String>,
+        options: ExecOptions,
+        input: OwnedFd,
+        output: OwnedFd,
+        errors: OwnedFd,
+    ) -> Result<OwnedFd, Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        let request = call_request(command, options)?;
+        let streams = [input.into(), output.into(), errors.into()];
+        Ok(self.service.exec(&parse::agent_id(&id)?, request, streams).await?.into())
+    }
+
     /// Does something with the transactional workspace of an agent: `diff` (option `patch`), `commit` (`paths`),
     /// `discard` (`to`), `snapshot` (`name`), `snapshots`. All but the first and last need the agent to be stopped.
     /// Returns whether it was done, and a file with the answer, which tells why not.
@@ -174,6 +196,67 @@ impl<S: Systemd, P: Packages> Manager<S, P> {
         let operation = parse::workspace_operation(&operation, options, now_us)?;
         let answered = self.service.workspace(&parse::agent_id(&id)?, operation).await?;
         Ok((answered.done, answered.file.into()))
+    }
+
+    /// Keeps what an agent is: its files, what it is made of and may do, its arguments, what is wanted of it; and its
+    /// package with it. One that runs is frozen while its files are copied. Options: `name`, `processes`. Returns
+    /// whether it was done, the checkpoint's number, and a file with the answer, which tells why not.
+    #[zbus(out_args("done", "number", "answer"))]
+    async fn checkpoint(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        options: CheckpointOptions,
+    ) -> Result<(bool, u32, OwnedFd), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        let (name, extent) = parse::checkpoint(options)?;
+        let made = self.service.checkpoint(&parse::agent_id(&id)?, name, extent).await?;
+        Ok((made.done, made.number, made.file.into()))
+    }
+
+    /// Brings a checkpoint back, by its number or name, or with an empty text the newest that was asked for. The agent
+    /// is stopped, before and after. `grant` is asked for too when it gives the agent capabilities that neither it nor
+    /// a new run of the package has. Returns whether it was done, the number of the checkpoint that has what was
+    /// replaced, and a file with the answer.
+    #[zbus(out_args("done", "replaced", "answer"))]
+    async fn restore(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        checkpoint: String,
+    ) -> Result<(bool, u32, OwnedFd), Failure> {
+        let pass = self.gate.admit(&header, Right::Manage).await?;
+        let (id, which) = (parse::agent_id(&id)?, parse::which_checkpoint(&checkpoint)?);
+        let grants = self.service.restore_grants(&id, &which).await?;
+        drop(pass);
+        let rights: &[Right] = if grants { &[Right::Manage, Right::Grant] } else { &[Right::Manage] };
+        let _pass = self.gate.admit_all(&header, rights).await?;
+        let made = self.service.restore(&id, which, grants).await?;
+        Ok((made.done, made.number, made.file.into()))
+    }
+
+    /// Removes checkpoints, each by its number or name, and their files.
+    async fn remove_checkpoints(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        checkpoints: Vec<String>,
+    ) -> Result<(), Failure> {
+        let _pass = self.gate.admit(&header, Right::Manage).await?;
+        let (id, which) = (parse::agent_id(&id)?, parse::checkpoints(&checkpoints)?);
+        self.service.remove_checkpoints(&id, which).await
+    }
+
+    /// The checkpoints of an agent, or with an empty text of all agents; oldest first.
+    #[zbus(out_args("checkpoints"))]
+    async fn list_checkpoints(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+    ) -> Result<Vec<CheckpointView>, Failure> {
+        let _pass = self.gate.admit(&header, Right::Read).await?;
+        let id = if id.is_empty() { None } else { Some(parse::agent_id(&id)?) };
+        self.service.checkpoints(id.as_ref())
     }
 
     /// Makes agents `PREFIX-1`, `PREFIX-2`, ... that begin with the files of this agent, which is stopped and has a

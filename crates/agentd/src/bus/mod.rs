@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod agent;
+mod exec;
 pub mod manager;
 mod parse;
 pub mod signals;

@@ -1,6 +1,6 @@
 //! From the strings of a call to valid types. Every string is bounded before it is looked at.
 
-use aos_client::{ChangeOptions, RunOptions, WorkspaceOptions};
+use aos_client::{ChangeOptions, CheckpointOptions, RunOptions, WorkspaceOptions};
 use aos_core::capability::CapabilitySet;
 use aos_core::config::Limits;
 use aos_core::id::{AgentId, PackageRef};
@@ -8,11 +8,12 @@ use aos_core::quantity::TaskCount;
 use aos_core::workspace::{NAME_MAX_BYTES, Operation, PATHS_MAX};
 
 use crate::change::Apply;
+use crate::checkpoint::{Extent, Which};
 use crate::failure::Failure;
 use crate::service::RunRequest;
 
 /// Longest short string: references with a digest have 140 characters.
-const SHORT_MAX: usize = 256;
+pub(super) const SHORT_MAX: usize = 256;
 /// Most arguments of `Run`.
 const ARGUMENTS_MAX: usize = 256;
 /// Bytes of all arguments of `Run` together; the plan that carries them is bounded too.
@@ -24,8 +25,10 @@ const CAPABILITY_MAX: usize = 8 * 1024;
 const PATH_MAX: usize = 4096;
 /// Bytes of all paths of a commit: they travel in a credential, of which systemd allows 1 MiB, and escaped.
 const PATHS_BYTES_MAX: usize = 128 * 1024;
+/// Checkpoints that one call removes.
+const CHECKPOINTS_MAX: usize = 1000;
 
-fn bounded<'a>(what: &str, text: &'a str, max: usize) -> Result<&'a str, Failure> {
+pub(super) fn bounded<'a>(what: &str, text: &'a str, max: usize) -> Result<&'a str, Failure> {
     if text.len() > max {
         return Err(Failure::invalid(format!("{what} has {} bytes, at most {max} are allowed", text.len())));
     }
@@ -94,6 +97,47 @@ fn workspace_paths(paths: Vec<String>) -> Result<Vec<String>, Failure> {
     Ok(paths)
 }
 
+/// What `Checkpoint` asks for.
+pub(super) fn checkpoint(options: CheckpointOptions) -> Result<(Option<String>, Extent), Failure> {
+    let name = options.name.map(|name| checkpoint_name(&name)).transpose()?;
+    let extent = if options.processes == Some(true) { Extent::Processes } else { Extent::Files };
+    Ok((name, extent))
+}
+
+/// Begins with a letter, so that it is no number.
+fn checkpoint_name(text: &str) -> Result<String, Failure> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let is_name = bounded("the checkpoint's name", text, NAME_MAX_BYTES)?.bytes().all(is_plain)
+        && text.starts_with(|first: char| first.is_ascii_alphabetic());
+    match is_name {
+        true => Ok(text.to_owned()),
+        false => Err(Failure::invalid(
+            "a checkpoint's name has letters, digits, `.`, `_` and `-`, and begins with a letter",
+        )),
+    }
+}
+
+/// A checkpoint by its number or name; the empty text is the newest.
+pub(super) fn which_checkpoint(text: &str) -> Result<Which, Failure> {
+    if text.is_empty() {
+        return Ok(Which::Newest);
+    }
+    match bounded("the checkpoint", text, SHORT_MAX)?.parse() {
+        Ok(number) => Ok(Which::Number(number)),
+        Err(_) => checkpoint_name(text).map(Which::Name),
+    }
+}
+
+/// Checkpoints to be removed: each is named.
+pub(super) fn checkpoints(texts: &[String]) -> Result<Vec<Which>, Failure> {
+    if texts.is_empty() || texts.len() > CHECKPOINTS_MAX || texts.iter().any(String::is_empty) {
+        return Err(Failure::invalid(format!(
+            "from 1 to {CHECKPOINTS_MAX} checkpoints, each by number or name"
+        )));
+    }
+    texts.iter().map(|text| which_checkpoint(text)).collect()
+}
+
 /// What `Run` asks for.
 pub(super) fn run_request(arguments: Vec<String>, options: RunOptions) -> Result<RunRequest, Failure> {
     let bytes: usize = arguments.iter().map(String::len).sum();
@@ -117,7 +161,7 @@ pub(super) fn run_request(arguments: Vec<String>, options: RunOptions) -> Result
     Ok(RunRequest { arguments, capabilities, limits })
 }
 
-fn task_count(count: u64) -> Result<TaskCount, Failure> {
+pub(super) fn task_count(count: u64) -> Result<TaskCount, Failure> {
     let count = u32::try_from(count).ok().and_then(TaskCount::new);
     count.ok_or_else(|| Failure::invalid("the task limit is out of range"))
 }
@@ -160,6 +204,21 @@ mod tests {
         for bad in ["", "Stop", "now"] {
             assert_eq!(parsed(Some(bad)).unwrap_err().kind(), ErrorKind::InvalidArgument);
         }
+    }
+
+    #[test]
+    fn checkpoints_have_numbers_or_names() {
+        assert_eq!(which_checkpoint("").unwrap(), Which::Newest);
+        assert_eq!(which_checkpoint("12").unwrap(), Which::Number(12));
+        assert_eq!(which_checkpoint("a.1_b-C").unwrap(), Which::Name("a.1_b-C".to_owned()));
+        for bad in ["1a", "-x", "a b", "a/b", "..", "a\n", "\u{e9}", &*"x".repeat(65), "99999999999"] {
+            assert!(which_checkpoint(bad).is_err(), "{bad}");
+            let options = CheckpointOptions { name: Some(bad.to_owned()), ..CheckpointOptions::default() };
+            assert!(checkpoint(options).is_err(), "{bad}");
+        }
+        let named = CheckpointOptions { name: Some("7".to_owned()), ..CheckpointOptions::default() };
+        assert!(checkpoint(named).is_err(), "a number is no name");
+        assert!(checkpoints(&[]).is_err() && checkpoints(&[String::new()]).is_err());
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //!
 //! One thread owns the connection; a [`Db`] is a handle that sends it work over a bounded queue (a full queue
 //! makes the sender wait) and waits for the answer with a deadline. WAL with `synchronous=FULL`: what was
-//! answered survives a power cut. Mode 0600. A second supervisor on the same state is refused by a lock on
+//! answered survives a power cut, and what is changed needs no room on the disk ([`reserve`]). Mode 0600. A second supervisor on the same state is refused by a lock on
 //! `state.lock`, held as long as the thread lives.
 
+mod checkpoints;
 mod records;
+mod reserve;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +21,7 @@ use rusqlite::Connection;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::sync::{mpsc, oneshot};
 
+pub use checkpoints::{Cause, Checkpoint, Kept};
 pub use records::{AgentRecord, End, InvocationId, Origin, Origins, Provenance, Removal, Run, Spec, Target};
 
 /// Jobs that wait for the thread. Each waits for its answer, so this bounds callers, not work.
@@ -170,6 +174,39 @@ impl Db {
         self.call(move |connection| records::delete_all(connection, &ids)).await
     }
 
+    /// What is kept of each agent beside its record; agents of which nothing is are left out.
+    pub async fn kept(&self) -> Result<BTreeMap<AgentId, Kept>, DbError> {
+        self.call(checkpoints::all).await
+    }
+
+    /// Adds a checkpoint. After an error there is none, or none is left when what was asked before is done.
+    pub async fn add_checkpoint(&self, agent: &AgentId, checkpoint: &Checkpoint) -> Result<(), DbError> {
+        let (id, one) = (agent.clone(), checkpoint.clone());
+        let result = self.call(move |connection| checkpoints::add(connection, &id, &one)).await;
+        if matches!(result, Err(DbError::Deadline)) {
+            self.remove_checkpoints(agent, &[checkpoint.number]).await?;
+        }
+        result
+    }
+
+    /// Deletes checkpoints: all or none.
+    pub async fn remove_checkpoints(&self, agent: &AgentId, numbers: &[u32]) -> Result<(), DbError> {
+        let (id, numbers) = (agent.clone(), numbers.to_vec());
+        self.call(move |connection| checkpoints::remove(connection, &id, &numbers)).await
+    }
+
+    /// Puts the record of a checkpoint, and notes that its files are to follow: both or none.
+    pub async fn begin_restore(&self, record: &AgentRecord, number: u32) -> Result<(), DbError> {
+        let record = record.clone();
+        self.call(move |connection| checkpoints::begin_restore(connection, &record, number)).await
+    }
+
+    /// Puts a record, and notes that no files are to follow: both or none.
+    pub async fn end_restore(&self, record: &AgentRecord) -> Result<(), DbError> {
+        let record = record.clone();
+        self.call(move |connection| checkpoints::end_restore(connection, &record)).await
+    }
+
     /// Deletes an agent's record and its runs.
     pub async fn delete(&self, id: &AgentId) -> Result<(), DbError> {
         let id = id.clone();
@@ -210,7 +247,9 @@ fn open(path: &Path) -> Result<Connection, DbError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    reserve::configure(&connection)?;
     schema::migrations().to_latest(&mut connection)?;
+    reserve::make(&mut connection, path);
     Ok(connection)
 }
 

@@ -34,6 +34,15 @@ impl Target {
             Self::Rest => "rest",
         }
     }
+
+    /// The word that a caller sees.
+    #[must_use]
+    pub const fn shown(self) -> &'static str {
+        match self {
+            Self::Run => "running",
+            Self::Rest => "stopped",
+        }
+    }
 }
 
 /// What happens to the workspace of an agent that is being removed.
@@ -207,7 +216,7 @@ macro_rules! insert {
 /// A row that must not be there.
 const INSERT: &str = insert!();
 /// A row that may be there.
-const UPSERT: &str = concat!(
+pub(super) const UPSERT: &str = concat!(
     insert!(),
     " ON CONFLICT (id) DO UPDATE SET
             reference = ?2, digest = ?3, lifecycle = ?4, arguments = ?5, capabilities = ?6, limits = ?7,
@@ -250,7 +259,7 @@ pub(super) fn insert_all(
 }
 
 /// One row, written with [`INSERT`] or [`UPSERT`].
-fn write(connection: &Connection, record: &AgentRecord, statement: &str) -> Result<(), DbError> {
+pub(super) fn write(connection: &Connection, record: &AgentRecord, statement: &str) -> Result<(), DbError> {
     let damaged =
         |what: serde_json::Error| DbError::Damaged { agent: record.id.to_string(), what: what.to_string() };
     let spec = &record.spec;
@@ -338,14 +347,19 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<AgentRecord, DbError> 
             capabilities: CapabilitySet::parse(lines.iter().map(String::as_str)).map_err(|e| damaged(&e))?,
             limits: serde_json::from_str(&text("limits")?).map_err(|error| damaged(&error))?,
         },
-        target: if text("target")? == "run" { Target::Run } else { Target::Rest },
+        target: match text("target")?.as_str() {
+            "run" => Target::Run,
+            "rest" => Target::Rest,
+            other => return Err(damaged(&format_args!("the target `{other}`"))),
+        },
         failures: row.get("failures")?,
         retry_at_us: row.get::<_, Option<i64>>("retry_at_us")?.map(from_sql),
         error: row.get("error")?,
         removing: match row.get::<_, Option<String>>("removing")?.as_deref() {
             None => None,
             Some("keep") => Some(Removal::KeepWorkspace),
-            Some(_) => Some(Removal::DeleteWorkspace),
+            Some("delete") => Some(Removal::DeleteWorkspace),
+            Some(other) => return Err(damaged(&format_args!("the removal `{other}`"))),
         },
         created_at_us: from_sql(row.get("created_at_us")?),
         origins: serde_json::from_str(&text("origins")?).map_err(|error| damaged(&error))?,
@@ -373,23 +387,24 @@ fn last_run(connection: &Connection, id: &AgentId) -> Result<Option<Run>, DbErro
     let Some(((invocation, boot, started), (ended, result, status))) = row else { return Ok(None) };
     let damaged =
         |what: &dyn fmt::Display| DbError::Damaged { agent: id.to_string(), what: what.to_string() };
-    let end = match result {
-        None => None,
-        Some(word) => Some(End {
-            at_us: ended.map(from_sql),
+    let end = match (result, status, ended) {
+        (None, None, None) => None,
+        (Some(word), Some(status), at_us) => Some(End {
+            at_us: at_us.map(from_sql),
             result: word.parse().map_err(|error| damaged(&error))?,
-            status: status.unwrap_or_default(),
+            status,
         }),
+        _ => return Err(damaged(&format_args!("the run {invocation} has an end without result or status"))),
     };
     let invocation = invocation.parse().map_err(|error| damaged(&error))?;
     Ok(Some(Run { invocation, boot, started_at_us: from_sql(started), end }))
 }
 
 /// SQLite's integers are signed; microseconds since the epoch fit for 292,000 years.
-fn to_sql(number: u64) -> i64 {
+pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn from_sql(number: i64) -> u64 {
+pub(super) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -38,6 +38,23 @@ const MIGRATIONS: &[M<'static>] = &[
     ALTER TABLE agents ADD COLUMN in_force   TEXT;
     ALTER TABLE agents ADD COLUMN plan_stale INTEGER NOT NULL DEFAULT 0 CHECK (plan_stale IN (0, 1));",
     ),
+    // What agents were, and which of that is being brought back.
+    M::up(
+        "CREATE TABLE checkpoints (
+        agent  TEXT    NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+        number INTEGER NOT NULL CHECK (number > 0),
+        name   TEXT,
+        at_us  INTEGER NOT NULL,
+        cause  TEXT    NOT NULL CHECK (cause IN ('asked', 'replaced')),
+        state  TEXT    NOT NULL,
+        PRIMARY KEY (agent, number),
+        UNIQUE (agent, name)
+    ) STRICT;
+    CREATE TABLE restores (
+        agent  TEXT    PRIMARY KEY REFERENCES agents (id) ON DELETE CASCADE,
+        number INTEGER NOT NULL
+    ) STRICT;",
+    ),
 ];
 
 /// The migrations, in order.

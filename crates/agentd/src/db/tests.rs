@@ -121,6 +121,34 @@ async fn a_damaged_record_does_not_hide_the_rest() {
     assert!(agents[1].is_ok());
 }
 
+/// Each of these would otherwise be taken for something that nobody decided: a success, a deletion, a stop.
+#[tokio::test]
+async fn half_an_end_and_unknown_words_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    let end = End { at_us: Some(7), result: ExitResult::Signal, status: 9 };
+    let agent = AgentRecord { run: Some(Run { end: Some(end), ..run(1) }), ..record("a") };
+    for damage in [
+        "UPDATE runs SET status = NULL",
+        "UPDATE runs SET result = NULL",
+        "UPDATE runs SET result = NULL, status = NULL",
+        "UPDATE runs SET result = 'x'",
+        "UPDATE agents SET removing = 'x'",
+        "UPDATE agents SET target = 'x'",
+    ] {
+        db.put(&agent).await.unwrap();
+        assert_eq!(db.agents().await.unwrap()[0].as_ref().unwrap(), &agent, "before {damage}");
+        // The schema keeps other programs from most of these.
+        let script = format!("PRAGMA ignore_check_constraints = ON; {damage}");
+        db.call(move |c| Ok(c.execute_batch(&script)?)).await.unwrap();
+        let agents = db.agents().await.unwrap();
+        assert!(matches!(&agents[0], Err(DbError::Damaged { agent, .. }) if agent == "a"), "{damage}");
+    }
+    db.put(&agent).await.unwrap();
+    db.call(|c| Ok(c.execute("UPDATE runs SET ended_at_us = NULL", [])?)).await.unwrap();
+    assert!(db.agents().await.unwrap()[0].is_ok(), "an end that nobody saw has no time");
+}
+
 /// An update finds what version 0.1.0 wrote.
 #[tokio::test]
 async fn records_of_the_first_schema_are_read() {
@@ -178,5 +206,45 @@ async fn what_nobody_waits_for_is_not_inserted_later() {
     assert!(matches!(hasty.insert_all(&[record("a")]).await, Err(DbError::Deadline)));
     drop(release);
     db.ping().await.unwrap();
+    assert!(db.agents().await.unwrap().is_empty());
+}
+
+/// What is changed goes to where the files have room, after a restart too.
+#[tokio::test]
+async fn changes_need_no_room_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let sizes = || ["state.sqlite", "state.sqlite-wal"].map(|name| path(name).metadata().unwrap().len());
+    let record = |number: usize| AgentRecord {
+        id: format!("agent-{number}").parse().unwrap(),
+        error: Some("e".repeat(500)),
+        ..record("agent")
+    };
+    let db = Db::open(dir.path()).unwrap();
+    for number in 0..20 {
+        db.put(&record(number)).await.unwrap();
+    }
+    let before = sizes();
+    assert!(before.iter().all(|size| *size > 2 << 20), "{before:?}");
+    for round in 0..30 {
+        for number in 0..20 {
+            let record = AgentRecord { failures: round, ..record(number) };
+            db.put(&record).await.unwrap();
+        }
+    }
+    assert_eq!(sizes(), before);
+    drop(db);
+    let db = loop {
+        // The thread lets go of the lock a moment later.
+        match Db::open(dir.path()) {
+            Err(DbError::Locked(_)) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    assert_eq!(sizes(), before, "the log stays when the database is closed");
+    for number in 0..20 {
+        db.delete(&record(number).id).await.unwrap();
+    }
+    assert_eq!(sizes(), before);
     assert!(db.agents().await.unwrap().is_empty());
 }

@@ -5,6 +5,7 @@
 //! now in `/proc` and in the control group. No byte that the agent's program wrote is read.
 
 mod cgroup;
+mod disk;
 mod grants;
 mod namespaces;
 mod process;
@@ -65,6 +66,7 @@ impl Explainer {
         layers.extend(namespaces::row(&self.places.proc, report.as_ref().filter(|_| payload.is_some())));
         layers.extend(process::rows(&self.places.proc, payload, &plan, view.uid));
         layers.extend(cgroup::rows(&self.places.cgroups, &self.unit, &plan.unit));
+        layers.extend(disk::row(&self.places.workspaces.join(self.id.as_str()), plan.disk));
         let landlock = report.as_ref().and_then(|report| report.landlock.clone());
         Ok(Explanation {
             agent: view.id.clone(),

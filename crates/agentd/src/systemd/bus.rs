@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aos_core::id::AgentId;
 use aos_core::state::ExitResult;
+use aos_sandbox::call::AGENT_OUT_OF_MEMORY;
 use aos_sandbox::plan::UnitLimits;
 use zbus::fdo::PropertiesProxy;
 use zbus::names::InterfaceName;
@@ -194,6 +195,15 @@ impl Systemd for SystemBus {
     }
 }
 
+/// The result that systemd knows, or what the launcher knows better: with `OOMPolicy=continue` systemd does not look
+/// whether a process was killed for lack of memory.
+fn told(result: ExitResult, words: Option<&str>) -> ExitResult {
+    match result {
+        ExitResult::ExitCode if words == Some(AGENT_OUT_OF_MEMORY) => ExitResult::OomKill,
+        other => other,
+    }
+}
+
 fn parse(
     unit: &str,
     general: &HashMap<String, OwnedVariant>,
@@ -224,12 +234,13 @@ fn parse(
     let was_ready = number(general, "ActiveEnterTimestampMonotonic")?
         > number(general, "InactiveExitTimestampMonotonic")?;
     let words = launcher_words(&text(service, "StatusText")?);
+    // A word of a later systemd is a failure of some kind: never a success.
+    let result = text(service, "Result")?.parse().unwrap_or(ExitResult::Resources);
     Ok(UnitState {
         phase,
         freezer: Freezer::from_word(&text(general, "FreezerState")?),
         invocation: InvocationId::from_bytes(&invocation),
-        // A word of a later systemd is a failure of some kind: never a success.
-        result: text(service, "Result")?.parse().unwrap_or(ExitResult::Resources),
+        result: told(result, words.as_deref()),
         status: get("ExecMainStatus")?.downcast_ref().map_err(|_| shape("ExecMainStatus"))?,
         main_pid: get("MainPID")?.downcast_ref().map_err(|_| shape("MainPID"))?,
         started_at_us: number(service, "ExecMainStartTimestamp")?,

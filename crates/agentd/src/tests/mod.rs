@@ -2,7 +2,9 @@
 //! control, and whose database and files are real, in a temporary folder.
 
 mod capabilities;
+mod checkpoint;
 mod cut_short;
+mod disk;
 mod lifecycle;
 mod pause;
 mod recovery;
@@ -395,6 +397,7 @@ pub(crate) struct World {
     boot: u32,
     pub(crate) max_agents: usize,
     pub(crate) db_deadline: Duration,
+    pub(crate) max_checkpoints: usize,
 }
 
 /// A running supervisor.
@@ -453,6 +456,7 @@ impl World {
             boot: 1,
             max_agents: 2,
             db_deadline: PATIENCE,
+            max_checkpoints: 20,
         }
     }
 
@@ -501,7 +505,11 @@ impl World {
                 cgroups: self.path("cgroups"),
                 proc: self.path("proc"),
             },
-            limits: Limits { max_agents: self.max_agents, ..Limits::default() },
+            limits: Limits {
+                max_agents: self.max_agents,
+                max_checkpoints: self.max_checkpoints,
+                ..Limits::default()
+            },
             boot_id: self.boot.to_string(),
         };
         let now_us = Arc::clone(&self.now_us);

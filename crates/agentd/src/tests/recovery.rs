@@ -4,6 +4,7 @@ use aos_core::state::ExitResult;
 
 use super::{World, id};
 use crate::agent::AtBoot;
+use crate::packages::Collect;
 
 #[tokio::test]
 async fn a_crash_leaves_the_agent_alone() {
@@ -44,6 +45,29 @@ async fn an_end_while_away_is_found() {
         daemon.until_state("a", state).await;
         assert!(daemon.exits().is_empty(), "told once");
     }
+}
+
+/// An agent whose record cannot be read may run, and nobody knows from which package.
+#[tokio::test]
+async fn a_damaged_record_keeps_all_packages() {
+    let world = World::new();
+    let daemon = world.daemon().await;
+    daemon.run("a", "once").await.unwrap();
+    let unused = daemon.service.collect(Collect::Remove).await.unwrap();
+    assert!(!unused.packages.is_empty());
+    daemon.crash().await;
+    let database = rusqlite::Connection::open(world.path("state").join("state.sqlite")).unwrap();
+    while database.execute("UPDATE agents SET limits = 'x'", []).is_err() {
+        tokio::task::yield_now().await;
+    }
+    drop(database);
+    let daemon = world.daemon().await;
+    let refused = daemon.service.collect(Collect::Remove).await.unwrap_err();
+    assert!(refused.message().contains("agent a is damaged"), "{refused}");
+    assert!(daemon.service.remove_package(&unused.packages[0]).await.is_err());
+    world.systemd.exit(ExitResult::Success, 0);
+    daemon.run("a", "once").await.unwrap();
+    assert_eq!(daemon.service.collect(Collect::Remove).await.unwrap(), unused);
 }
 
 #[tokio::test]

@@ -28,7 +28,12 @@ pub(crate) struct Work {
     /// It goes on until this is used.
     hangs: bool,
     hanging: Option<oneshot::Sender<JobResult>>,
-    requests: Vec<Request>,
+    /// It fails at this, with words.
+    refuses: Option<fn(&Operation) -> bool>,
+    /// What was asked, and whether there was a plan by which somebody could have started the agent.
+    requests: Vec<(Request, bool)>,
+    /// The note about the limit on the disk that was there.
+    pub(super) note: Option<String>,
 }
 
 impl Inner {
@@ -38,7 +43,19 @@ impl Inner {
         let request = std::fs::read(state.join("agents").join(id.as_str()).join("workspace.json")).unwrap();
         let request: Request = serde_json::from_slice(&request).unwrap();
         let answer = reports.join(id.as_str()).join(format!("answer-{}.json", request.token));
-        self.work.requests.push(request);
+        let is_refused = self.work.refuses.is_some_and(|refuses| refuses(&request.operation));
+        self.work.note = std::fs::read_to_string(state.join("quotas").join(id.as_str())).ok();
+        let has_plan = state.join("agents").join(id.as_str()).join("plan.json").exists();
+        self.work.requests.push((request, has_plan));
+        if self.work.answer.is_some() && answer.exists() {
+            // A new file, as the program makes one: somebody may hold the old one.
+            std::fs::remove_file(&answer).unwrap();
+        }
+        if is_refused {
+            std::fs::create_dir_all(answer.parent().unwrap()).unwrap();
+            std::fs::write(&answer, r#"{"failed":{"message":"no room"}}"#).unwrap();
+            return Ok(ended(JobResult::Failed));
+        }
         if let Some(text) = &self.work.answer {
             std::fs::create_dir_all(answer.parent().unwrap()).unwrap();
             std::fs::write(&answer, text).unwrap();
@@ -61,12 +78,23 @@ impl World {
         change(&mut inner.work);
     }
 
-    fn answers(&self, text: &str) {
+    pub(super) fn answers(&self, text: &str) {
         self.work(|work| work.answer = Some(text.to_owned()));
     }
 
     fn request(&self) -> Request {
-        self.systemd.inner().work.requests.last().unwrap().clone()
+        self.systemd.inner().work.requests.last().unwrap().0.clone()
+    }
+
+    /// What was asked since the last time, and whether the agent could have been started meanwhile.
+    pub(super) fn steps(&self) -> Vec<(Operation, bool)> {
+        let requests = std::mem::take(&mut self.systemd.inner().work.requests);
+        requests.into_iter().map(|(request, has_plan)| (request.operation, has_plan)).collect()
+    }
+
+    /// What fails from now on.
+    pub(super) fn refuses(&self, refuses: Option<fn(&Operation) -> bool>) {
+        self.work(|work| work.refuses = refuses);
     }
 
     fn plan(&self, agent: &str) -> (Vec<String>, String) {
@@ -102,8 +130,12 @@ fn diff() -> Operation {
 }
 
 fn text(answered: Answered) -> String {
+    read(answered.file)
+}
+
+pub(super) fn read(file: std::os::fd::OwnedFd) -> String {
     let mut text = String::new();
-    std::fs::File::from(answered.file).read_to_string(&mut text).unwrap();
+    std::fs::File::from(file).read_to_string(&mut text).unwrap();
     text
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aos_sandbox::caller::WatchError;
 use thiserror::Error;
 
 /// Why a step has no changes.
@@ -64,6 +65,12 @@ pub enum RunError {
         /// Where, inside.
         path: PathBuf,
     },
+}
+
+impl From<WatchError> for RunError {
+    fn from(WatchError { what, source }: WatchError) -> Self {
+        Self::Io { what: what.to_owned(), source }
+    }
 }
 
 /// A status in words.

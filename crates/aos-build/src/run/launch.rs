@@ -1,36 +1,27 @@
 //! One step from its request to its changes: descriptors for the launcher, its process, its end.
 
-#![expect(clippy::disallowed_methods, reason = "this module starts aos-launch, and nothing else")]
-
 use std::fs::File;
-use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::mpsc::sync_channel;
 
-use aos_core::report::REPORT_MAX_BYTES;
-use command_fds::{CommandFdExt, FdMapping};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use aos_sandbox::caller::{
+    Cause, Given, Watched, exit_status, has_report, in_memory, sealed_in_memory, spawn,
+};
+use aos_sandbox::launch::options::User;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::error::{Doing, RunError};
 use super::output::Output;
 use super::proxy::{Proxy, Rules};
 use super::scratch::Scratch;
-use super::watch::{Cause, Step};
+use super::watch::Hearing;
 use super::{Account, Changes, RunRequest, Secret, prepare, settle};
 
 /// Notes of the proxy that wait; more are dropped.
 const NOTES_MAX: usize = 64;
 /// Bytes of a secret: keys and tokens are far smaller.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
-
-/// The launcher's options for descriptors, each with the number that it has there.
-const PLAN: (&str, i32) = ("--plan-fd", 3);
-const REPORT: (&str, i32) = ("--report-fd", 4);
-const SECRETS: (&str, i32) = ("--secrets-fd", 5);
-const LISTENERS: (&str, i32) = ("--listener-socket", 6);
 
 /// Runs the step; see [`super::execute`].
 pub(super) fn execute(
@@ -62,67 +53,37 @@ fn run(
             (Some(theirs), Some(proxy.doing(|| "start the proxy".to_owned())?))
         }
     };
-    let mut report = memory("aos-report", &[])?;
-    let child = spawn(request, plan, account, &report, socket)?;
-    let mut step = Step::new(child, heard)?;
-    let watched = step.watch(request, on_output);
-    let status = step.end(on_output);
+    let mut report = in_memory("aos-report", &[]).doing(|| "make the report in memory".to_owned())?;
+    let child = start(request, plan, account, &report, socket)?;
+    let mut step = Watched::new(child)?;
+    let mut hearing = Hearing::new(&request.cancel, heard, on_output);
+    let watched = step.watch(request.timeout, &mut hearing);
+    let status = step.end(&mut hearing);
+    let why = hearing.finish();
     drop(proxy);
-    judge(watched?, status?, &mut report, step.why(), request)
+    judge(watched?, status?, &mut report, &why, request)
 }
 
-/// Starts the launcher. The descriptors are this process's own until the child has them.
-fn spawn(
+/// Starts the launcher.
+fn start(
     request: &RunRequest,
     plan: &[u8],
     account: Account,
     report: &File,
     socket: Option<OwnedFd>,
 ) -> Result<Child, RunError> {
-    let plan = sealed(memory("aos-plan", plan)?)?;
-    let report = report.try_clone().doing(|| "share the report".to_owned())?;
-    let secrets = match request.secrets.as_slice() {
-        [] => None,
-        secrets => Some(sealed(memory("aos-secrets", &encode(secrets)?)?)?),
+    let sealed = |name: &str, content: &[u8]| {
+        sealed_in_memory(name, content).doing(|| format!("make {name} in memory"))
     };
-    let given = [
-        (PLAN, Some(plan.into())),
-        (REPORT, Some(report.into())),
-        (SECRETS, secrets.map(OwnedFd::from)),
-        (LISTENERS, socket),
-    ];
-    let mut command = Command::new(&request.launcher);
-    command.env_clear().current_dir("/").process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if account.is_other() {
-        command.args(["--uid", &account.uid.to_string(), "--gid", &account.gid.to_string()]);
+    let report = report.try_clone().doing(|| "share the report".to_owned())?;
+    let mut given = vec![(Given::Plan, sealed("aos-plan", plan)?.into()), (Given::Report, report.into())];
+    if !request.secrets.is_empty() {
+        given.push((Given::Secrets, sealed("aos-secrets", &encode(&request.secrets)?)?.into()));
     }
-    let mut mappings = Vec::new();
-    for ((option, number), descriptor) in given {
-        if let Some(parent_fd) = descriptor {
-            command.args([option, &number.to_string()]);
-            mappings.push(FdMapping { parent_fd, child_fd: number });
-        }
-    }
-    let failed = |source| RunError::Launcher { launcher: request.launcher.clone(), source };
-    command.fd_mappings(mappings).map_err(|error| failed(std::io::Error::other(error)))?;
-    command.spawn().map_err(failed)
-}
-
-/// A file in memory.
-fn memory(name: &str, content: &[u8]) -> Result<File, RunError> {
-    let what = || format!("make {name} in memory");
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
-    let mut file = File::from(memfd_create(name, flags).doing(what)?);
-    file.write_all(content).doing(what)?;
-    Ok(file)
-}
-
-/// The file as it is, for ever.
-fn sealed(file: File) -> Result<File, RunError> {
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals).doing(|| "seal a file in memory".to_owned())?;
-    Ok(file)
+    given.extend(socket.map(|socket| (Given::Listeners, socket)));
+    let user = account.is_other().then_some(User { uid: account.uid, gid: account.gid });
+    spawn(&request.launcher, user, given)
+        .map_err(|source| RunError::Launcher { launcher: request.launcher.clone(), source })
 }
 
 /// The secrets in the launcher's form: length of the name (one byte), name, length of the content
@@ -157,21 +118,10 @@ fn judge(
         Cause::Timeout => return Err(RunError::Timeout(request.timeout)),
         Cause::Ended => {}
     }
-    // A shell's convention, as the launcher's own.
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-    match code {
-        _ if !has_content(report)? => Err(RunError::Confinement { status: code, why: why.to_owned() }),
+    let has_run = has_report(report).doing(|| "read the launcher's report".to_owned())?;
+    match exit_status(status) {
+        status if !has_run => Err(RunError::Confinement { status, why: why.to_owned() }),
         0 => Ok(()),
         status => Err(RunError::Failed { status }),
     }
-}
-
-/// Whether the launcher wrote its report: it does when every layer is in force and the program runs.
-fn has_content(report: &mut File) -> Result<bool, RunError> {
-    let what = || "read the launcher's report".to_owned();
-    report.rewind().doing(what)?;
-    let mut bytes = Vec::new();
-    let max = u64::try_from(REPORT_MAX_BYTES).unwrap_or(u64::MAX);
-    report.take(max).read_to_end(&mut bytes).doing(what)?;
-    Ok(!bytes.is_empty())
 }

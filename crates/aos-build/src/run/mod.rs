@@ -9,7 +9,8 @@
 //! |---|---|
 //! | [`account`](Account) | the user that steps run as, who must own lower directories and caches |
 //! | `scratch` | upper and work directory, removed on every path |
-//! | `launch` | the launcher's process, its descriptors, the deadline |
+//! | `launch` | what the launcher is given, and what its end means |
+//! | `watch` | what is heard of a running step |
 //! | `output` | lines of the step's output, bounded and without control characters |
 //! | `proxy` | the way to the declared endpoints, and to no other |
 //! | `changes` | the upper directory as entries of a layer |
@@ -50,6 +51,7 @@ pub use changes::{Change, ChangeKind, Changes, ChangesError, Entries};
 pub use endpoint::{Endpoint, EndpointError, Host};
 pub use error::RunError;
 pub use output::{Output, Stream};
+pub use proxy::request as proxy_request;
 pub use scratch::remove as remove_tree;
 
 /// Everything about one step.

@@ -1,8 +1,6 @@
 //! The step's output: lines of bounded length without control characters, and bounded in all. What
 //! comes after the bound is read and dropped, so that the step never blocks.
 
-use std::io;
-
 /// Bytes of one line: four lines of a wide terminal's screen. A longer one is cut into several.
 const LINE_BYTES_MAX: usize = 4096;
 /// Bytes of all output of one step: a verbose compilation of a large program stays below.
@@ -118,26 +116,6 @@ pub(super) fn plain(text: &str) -> String {
 fn is_steering(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-}
-
-/// What a read that may not block gave.
-pub(super) enum Read {
-    /// So many bytes.
-    Some(usize),
-    /// Nothing for now.
-    Nothing,
-    /// The end.
-    End,
-}
-
-/// Judges the result of a read that may not block.
-pub(super) fn judge(result: Result<usize, rustix::io::Errno>) -> io::Result<Read> {
-    match result {
-        Ok(0) => Ok(Read::End),
-        Ok(count) => Ok(Read::Some(count)),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Read::Nothing),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

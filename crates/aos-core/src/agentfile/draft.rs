@@ -132,19 +132,9 @@ impl Draft {
         self.kind
     }
 
-    /// Name, version and description as this file has them.
-    pub const fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
     /// What it extends, which the caller must load.
     pub const fn extends(&self) -> Option<&Extends> {
         self.extends.as_ref()
-    }
-
-    /// The dependencies that this file declares.
-    pub fn dependencies(&self) -> &[Dependency] {
-        &self.dependencies
     }
 
     /// The name that errors give the file.

@@ -66,6 +66,11 @@ impl Lineage {
         Self { child: Member { identity, draft }, parents: Vec::new(), package: None }
     }
 
+    /// What the file itself says that it is.
+    pub const fn child(&self) -> (PackageKind, &Metadata) {
+        (self.child.draft.kind, &self.child.draft.metadata)
+    }
+
     /// The files, the child first.
     fn files(&self) -> impl DoubleEndedIterator<Item = &Member> {
         std::iter::once(&self.child).chain(&self.parents)
@@ -123,6 +128,11 @@ impl Lineage {
     pub fn arguments(&self) -> Arguments {
         let builds = self.files().rev().filter_map(|file| file.draft.build.as_ref());
         builds.flat_map(|build| build.args.clone()).collect()
+    }
+
+    /// What the files and the package that are there declare to depend on, joined.
+    pub fn declared_dependencies(&self) -> Result<Vec<Dependency>, AgentfileError> {
+        self.dependencies(&mut Moved::new())
     }
 
     /// The Agentfile. `arguments` are values over the defaults; an error when one is not declared, or

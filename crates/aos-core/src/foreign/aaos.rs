@@ -143,7 +143,9 @@ fn capability(remarks: &mut Remarks, item: &Field<'_>) -> Vec<Capability> {
             remarks.drop(item, why);
             Vec::new()
         }
-        ("web_search" | "spawn_child" | "tool", _) => {
+        ("tool", Some(tool)) => brokered(remarks, item, "tool", &[tool]),
+        ("spawn_child", _) => spawn_child(remarks, item, value),
+        ("web_search", _) => {
             remarks.drop(item, LATER);
             Vec::new()
         }
@@ -200,6 +202,30 @@ fn network(remarks: &mut Remarks, item: &Field<'_>, host: &str) -> Vec<Capabilit
         remarks.note(item, format!("{port}a start refuses `net:` until this system has a broker"));
     }
     granted
+}
+
+/// Capabilities of one name that a start refuses while there is no broker.
+fn brokered(remarks: &mut Remarks, item: &Field<'_>, name: &str, values: &[&str]) -> Vec<Capability> {
+    let granted: Vec<Capability> =
+        values.iter().flat_map(|value| grant(remarks, item, name, value)).collect();
+    if !granted.is_empty() {
+        remarks.note(item, format!("a start refuses `{name}:` until this system has a broker"));
+    }
+    granted
+}
+
+/// `spawn_child: [a, b]`, as a mapping with a list or as one text.
+fn spawn_child(remarks: &mut Remarks, item: &Field<'_>, value: Option<&str>) -> Vec<Capability> {
+    let children = item.get("spawn_child").map(|field| field.items()).unwrap_or_default();
+    let mut names: Vec<&str> = children.iter().filter_map(Field::text).collect();
+    if let Some(text) = value {
+        let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        names.extend(list.split(',').map(str::trim).filter(|name| !name.is_empty()));
+    }
+    if names.is_empty() {
+        remarks.drop(item, "expected the names of the agents that it may start");
+    }
+    brokered(remarks, item, "spawn", &names)
 }
 
 /// To commit is to run git, to read the tree, and to write what git keeps beside it.

@@ -53,6 +53,9 @@ fn an_aaos_manifest() {
             "file_write: /srv/repo/.git/**",
             "exec: /usr/bin/git",
             "net: api.example.org:443",
+            "tool: grep",
+            "spawn: fetcher",
+            "spawn: writer",
         ]
     );
     let notes = notes_of(&converted);
@@ -68,8 +71,8 @@ fn an_aaos_manifest() {
         ("capabilities[4]", "names the whole file system"),
         ("capabilities[5]", "here it is 443; a start refuses `net:`"),
         ("capabilities[6]", "`*` stands for exactly one label"),
-        ("capabilities[7]", "cannot be enforced"),
-        ("capabilities[8]", "cannot be enforced"),
+        ("capabilities[7]", "a start refuses `spawn:`"),
+        ("capabilities[8]", "a start refuses `tool:`"),
         ("capabilities[9]", "cannot execute what it has written"),
         ("capabilities[10]", "git can do more than commit"),
         ("capabilities[11]", "not absolute"),
@@ -89,6 +92,35 @@ fn an_aaos_manifest() {
     let kept = "#   system_prompt: \"You are careful.\\nAnswer briefly.\\n\"\n";
     assert!(converted.agentfile.contains(kept), "{}", converted.agentfile);
     assert_eq!(converted.notes.iter().find(|note| note.field == "model").unwrap().place.line, 3);
+}
+
+#[test]
+fn tools_and_children_of_aaos() {
+    let of = |item: &str| {
+        let manifest = format!("name: a\ncapabilities:\n  - {item}\n");
+        let converted = aaos::convert(&manifest, "a.yaml").unwrap();
+        let file = Agentfile::parse(&converted.agentfile, Format::Yaml, "f").unwrap();
+        let notes = converted.notes.iter().filter(|note| note.field == "capabilities[0]");
+        (file.capabilities.to_lines(), notes.map(|note| note.message.clone()).collect::<Vec<_>>())
+    };
+    let lines = |item: &str| of(item).0;
+    assert_eq!(lines("tool: mcp.github.*"), ["tool: mcp.github.*"]);
+    assert_eq!(lines("\"spawn_child: [fetcher, writer]\""), ["spawn: fetcher", "spawn: writer"]);
+    assert_eq!(lines("spawn_child: fetcher"), ["spawn: fetcher"]);
+    assert_eq!(lines("spawn_child: [fetcher, \"no name\", fetcher]"), ["spawn: fetcher"]);
+    // What names nothing of ours is told, and nothing wider is granted for it.
+    for (item, says) in [
+        ("tool", "is not known here"),
+        ("\"tool: a b\"", "tool `a b` is not valid"),
+        ("spawn_child", "expected the names"),
+        ("spawn_child: []", "expected the names"),
+        ("spawn_child: [Fetcher]", "has `F`"),
+        ("web_search", "cannot be enforced"),
+    ] {
+        let (granted, notes) = of(item);
+        assert!(granted.is_empty(), "{item}: {granted:?}");
+        assert!(notes.iter().any(|note| note.contains(says)), "{item}: {notes:?}");
+    }
 }
 
 const PACKAGE: &str = r#"

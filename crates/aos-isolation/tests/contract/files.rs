@@ -153,6 +153,24 @@ pub(crate) fn the_workspace(bed: &Bed) {
     }
 }
 
+/// `Backend::differs` says so of a virtual machine.
+pub(crate) fn shared_maps(bed: &Bed) {
+    fs::write(bed.path("workspace/file"), "before").unwrap();
+    std::os::unix::fs::chown(bed.path("workspace/file"), Some(bed.uid), Some(bed.uid)).unwrap();
+    let map = |flags: &str| {
+        format!("mmap.mmap(os.open('/workspace/file', os.O_RDWR), 6, flags=mmap.{flags}).__setitem__(0, 66)")
+    };
+    let found = tries(bed, &[map("MAP_PRIVATE"), map("MAP_SHARED")], &[]);
+    assert_eq!(found.first().map(String::as_str), Some("ok"));
+    if bed.backend == Backend::Vm {
+        assert_refused(&found[1..], &["ENODEV", "EINVAL"]);
+        assert_eq!(bed.text("workspace/file"), "before");
+    } else {
+        assert_eq!(found[1..], ["ok"]);
+        assert_eq!(bed.text("workspace/file"), "Before");
+    }
+}
+
 pub(crate) fn memory_is_bounded(bed: &Bed) {
     let script = "
 import errno

@@ -28,13 +28,14 @@ macro_rules! contract {
         $(mod $name {
             use super::*;
             each! { $backend;
-                process::status_and_streams, process::signals, process::a_stop_is_passed_on,
+                process::status_and_streams, process::standard_input, process::an_output_that_is_closed,
+                process::signals, process::a_stop_is_passed_on,
                 process::arguments_environment_and_directory, process::nothing_is_inherited,
                 process::readiness_is_told_once,
                 process::the_launcher_hands_a_plan_over, process::the_end_leaves_nothing, process::a_kill_leaves_nothing,
                 process::a_driver_that_is_killed_leaves_nothing,
                 files::a_grant_to_read, files::a_grant_to_write, files::a_grant_in_a_grant, files::a_mount_in_a_grant, files::what_is_not_granted_is_absent,
-                files::the_workspace, files::memory_is_bounded, files::programs, files::a_link_is_refused,
+                files::the_workspace, files::shared_maps, files::memory_is_bounded, files::programs, files::a_link_is_refused,
                 files::the_root_is_read_only,
                 confinement::the_user, confinement::no_capability, confinement::system_calls,
                 confinement::no_network, confinement::no_process_of_the_host, confinement::the_host_name,
@@ -64,4 +65,5 @@ contract! {
     crun: Backend::Crun;
     runc: Backend::Runc;
     gvisor: Backend::Gvisor;
+    vm: Backend::Vm;
 }

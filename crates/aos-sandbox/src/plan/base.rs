@@ -7,7 +7,7 @@ use super::etc::GeneratedFile;
 use super::{Access, CAUSE_BASE, Links, Missing, Node, Part, PathRule, PlanError, TreeEntry};
 
 /// The workspace, inside.
-pub(super) const WORKSPACE: &str = "/workspace";
+pub(crate) const WORKSPACE: &str = "/workspace";
 
 /// The agent's scratch space. It counts as the agent's memory.
 const TMP_BYTES: u64 = 64 << 20;

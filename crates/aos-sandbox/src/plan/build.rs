@@ -213,6 +213,7 @@ pub fn build(input: &BuildInput<'_>) -> Result<SandboxPlan, BuildError> {
         seccomp: Policy::Build,
         rlimits: rlimits(),
         unit: UnitLimits::default(),
+        disk: None,
     })
 }
 

@@ -98,6 +98,9 @@ impl SandboxPlan {
         if !self.listen.is_empty() {
             return mixed("an agent's right to listen");
         }
+        if self.disk.is_some() {
+            return mixed("an agent's limit on the disk");
+        }
         match self.program.argv.first() {
             Some(program) if program.starts_with('/') || !(program.is_empty() || program.contains('/')) => {
                 Ok(())

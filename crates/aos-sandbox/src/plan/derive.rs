@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aos_core::config::{Isolation, ResolvedAgent, RootKind, RunConfig, Workspace};
+use aos_core::config::{ResolvedAgent, RootKind, RunConfig, Workspace};
 use aos_core::id::AgentId;
 use aos_core::path::AbsolutePath;
 
 use super::base::{self, WORKSPACE};
+use super::disk::DiskLimit;
 use super::grants::{self, GrantParts, Kept};
 use super::package::{self, PackageParts};
 use super::unit::{self, UnitLimits};
@@ -72,12 +73,6 @@ fn derive_over(
     {
         return Err(PlanError::Dependency(obstacle));
     }
-    if run.isolation == Isolation::Vm {
-        return Err(PlanError::Isolation(run.isolation));
-    }
-    if input.agent.limits.disk.is_some() {
-        return Err(PlanError::Disk);
-    }
     let kind = input.agent.root;
     let package = package::place(kind, input.rootfs, input.entries)?;
     let kept = Kept::new([input.rootfs, input.workspace].into_iter().chain(own))?;
@@ -115,7 +110,8 @@ fn derive_over(
         listeners: Vec::new(),
         seccomp: Policy::Agent,
         rlimits: unit::rlimits(&input.agent.limits),
-        unit: UnitLimits::of(&input.agent.limits),
+        unit: UnitLimits::of(&input.agent.limits).with_room_for(run.isolation),
+        disk: DiskLimit::of(&input.agent.limits),
     };
     bounded(plan)
 }

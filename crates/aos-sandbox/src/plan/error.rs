@@ -14,17 +14,9 @@ pub enum PlanError {
     /// A dependency that nothing gives.
     #[error("{0}")]
     Dependency(String),
-    /// An isolation that nothing enforces.
-    #[error(
-        "`run.isolation: {0}` is not enforced by this version of AOS; remove it to run natively, or write `gvisor` for another kernel than the host's"
-    )]
-    Isolation(aos_core::config::Isolation),
     /// A workspace whose changes are kept apart, where nothing keeps them apart.
     #[error("`run.workspace: transactional` is not enforced here; remove it")]
     NotTransactional,
-    /// Nothing limits a workspace.
-    #[error("`limits.disk` is not enforced by this version of AOS; remove it")]
-    Disk,
     /// A capability that this version cannot hold an agent to.
     #[error(transparent)]
     NotEnforceable(#[from] aos_core::capability::NotEnforceable),

@@ -12,9 +12,11 @@ mod base;
 pub mod build;
 mod check;
 mod derive;
+mod disk;
 mod error;
 mod etc;
 mod grants;
+mod narrow;
 mod outline;
 mod package;
 #[cfg(test)]
@@ -22,10 +24,13 @@ mod tests;
 mod unit;
 pub mod workspace;
 
+pub(crate) use base::WORKSPACE;
 pub use build::{BuildFile, BuildInput, build};
 pub use derive::{PlanInput, derive, derive_transaction};
+pub use disk::{DiskLimit, NOTE_MAX_BYTES};
 pub use error::{PlanError, ReadError};
 pub use etc::{GeneratedFile, Identity};
+pub use narrow::NarrowError;
 pub use outline::{Filter, Limit, Outline, Row};
 pub use unit::UnitLimits;
 
@@ -89,6 +94,9 @@ pub struct SandboxPlan {
     pub rlimits: Vec<Rlimit>,
     /// Limits of the unit, for the supervisor.
     pub unit: UnitLimits,
+    /// The limit of the workspace on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskLimit>,
 }
 
 /// What runs in a sandbox.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Access, BindAccess, Node, Part, Reach, Resource, SandboxPlan, UnitLimits};
+use super::{Access, BindAccess, DiskLimit, Node, Part, Reach, Resource, SandboxPlan, UnitLimits};
 use crate::seccomp::Verdict;
 
 /// What the launcher makes for every agent, whatever the plan says.
@@ -44,6 +44,9 @@ pub struct Outline {
     pub rlimits: Vec<Limit>,
     /// Properties of the systemd unit; what is not here is the template's.
     pub unit: Vec<Limit>,
+    /// What the agent may use of the disk; empty without a limit.
+    #[serde(default)]
+    pub disk: Vec<Limit>,
 }
 
 /// One thing that is given.
@@ -100,6 +103,7 @@ impl Outline {
                 .map(|limit| Limit { name: resource_word(limit.resource).to_owned(), value: limit.value })
                 .collect(),
             unit: properties(&plan.unit),
+            disk: plan.disk.map(disk).unwrap_or_default(),
         }
     }
 }
@@ -194,6 +198,12 @@ const fn resource_word(resource: Resource) -> &'static str {
     }
 }
 
+fn disk(limit: DiskLimit) -> Vec<Limit> {
+    [("bytes", limit.bytes), ("files", limit.inodes)]
+        .map(|(name, value)| Limit { name: name.to_owned(), value })
+        .to_vec()
+}
+
 /// The properties of the unit that limits set.
 fn properties(limits: &UnitLimits) -> Vec<Limit> {
     [
@@ -217,7 +227,7 @@ mod tests {
     #[test]
     fn every_rule_and_limit_is_in_it() {
         let agent = ResolvedAgent::from_json(
-            br#"{"capabilities":["file_read: /srv/**","listen: 80"],"limits":{"memory":"64M"},"name":"a","root":"host","run":{"entrypoint":["/usr/bin/true","x"],"lifecycle":"oneshot","workdir":"/workspace"},"version":"1.0.0"}"#,
+            br#"{"capabilities":["file_read: /srv/**","listen: 80"],"limits":{"disk":"1G","memory":"64M"},"name":"a","root":"host","run":{"entrypoint":["/usr/bin/true","x"],"lifecycle":"oneshot","workdir":"/workspace"},"version":"1.0.0"}"#,
         )
         .unwrap();
         let plan = derive(&PlanInput {
@@ -245,6 +255,8 @@ mod tests {
         assert_eq!(outline.ports, [row(&80, "listen".to_owned(), "listen: 80")]);
         assert_eq!(outline.programs[0].cause, CAUSE_ENTRYPOINT);
         assert_eq!(outline.unit, [Limit { name: "MemoryMax".to_owned(), value: 64 << 20 }]);
+        let disk: Vec<_> = outline.disk.iter().map(|limit| (limit.name.as_str(), limit.value)).collect();
+        assert_eq!(disk, [("bytes", 1 << 30), ("files", 65_536)]);
         assert_eq!(outline.rlimits.len(), plan.rlimits.len());
         let filter = &outline.seccomp;
         assert_eq!((filter.policy.as_str(), filter.instructions), ("agent-v1", plan.seccomp.compile().len()));

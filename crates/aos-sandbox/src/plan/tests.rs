@@ -59,7 +59,7 @@ fn pretty(plan: &SandboxPlan) -> String {
 
 #[test]
 fn golden_host() {
-    let limits = serde_json::json!({ "memory": "256M", "cpu": "50%", "tasks": 64, "runtime": "10m", "open_files": 128 });
+    let limits = serde_json::json!({ "memory": "256M", "cpu": "50%", "tasks": 64, "runtime": "10m", "open_files": 128, "disk": "2G" });
     let capabilities = [
         "file_read: /srv/data/**",
         "file_read: /srv/data/public/index.html",
@@ -396,4 +396,50 @@ proptest! {
         }
         prop_assert_eq!(SandboxPlan::parse(&plan.to_json().unwrap()).unwrap(), plan);
     }
+}
+
+#[test]
+fn a_narrower_plan_has_rules_of_its_own_capabilities_only() {
+    let plan =
+        with(&["file_read: /srv/data/**", "file_write: /srv/out/**", "exec: /opt/tool/**", "listen: 80"])
+            .unwrap();
+    let narrowed = |lines: &[&str]| {
+        let set = aos_core::capability::CapabilitySet::parse(lines.iter().copied()).unwrap();
+        plan.narrowed(&set)
+    };
+    let causes = |plan: &SandboxPlan| -> Vec<String> {
+        let paths = plan.landlock.iter().map(|rule| (&rule.cause, rule.is_common()));
+        let programs = plan.programs.iter().map(|rule| (&rule.cause, rule.cause == "entrypoint"));
+        let ports = plan.listen.iter().map(|rule| (&rule.cause, false));
+        paths
+            .chain(programs)
+            .chain(ports)
+            .filter(|(_, common)| !common)
+            .map(|(cause, _)| cause.clone())
+            .collect()
+    };
+    let none = narrowed(&[]).unwrap();
+    assert_eq!(causes(&none), Vec::<String>::new());
+    assert_eq!(none.seccomp, crate::seccomp::Policy::Narrowed);
+    // The tree stays: what is in it is for the rules to refuse.
+    assert_eq!(none.tree, plan.tree);
+    assert_eq!(none.landlock.len(), plan.landlock.len() - 2);
+    // Reading a part of what may be written, with the links rule of the grant that covers it.
+    let read = narrowed(&["file_read: /srv/out/a/**", "exec: /opt/tool/x", "listen: 80"]).unwrap();
+    assert_eq!(causes(&read), ["file_read: /srv/out/a/**", "exec: /opt/tool/x", "listen: 80"]);
+    let rule = read.landlock.last().unwrap();
+    assert_eq!((rule.path.as_str(), rule.access, rule.links), ("/srv/out/a", Access::Read, Links::Refuse));
+    // The workspace is the agent's in any case.
+    assert_eq!(causes(&narrowed(&["listen: 80"]).unwrap()), ["listen: 80"]);
+    for wider in [
+        "file_write: /srv/data/**",
+        "file_read: /srv/**",
+        "exec: /opt/**",
+        "listen: 81",
+        "file_read: /etc/shadow",
+    ] {
+        assert!(matches!(narrowed(&[wider]), Err(super::NarrowError::Wider(_))), "{wider}");
+    }
+    let places: Vec<String> = plan.granted_places().iter().map(ToString::to_string).collect();
+    assert_eq!(places, ["/opt/tool", "/srv/data", "/srv/out"]);
 }

@@ -1,12 +1,14 @@
 //! Limits: of the unit, set by the supervisor, and of each process, set by the launcher.
 
-use aos_core::config::Limits;
+use aos_core::config::{Isolation, Limits};
 use serde::{Deserialize, Serialize};
 
 use super::{Resource, Rlimit};
 
 /// The launcher and the init that reaps for the agent are tasks of the unit and of the user too.
 const LAUNCHER_TASKS: u64 = 2;
+/// Threads of QEMU: its processors, its loop, and those that serve the shared files (64 at most).
+const MACHINE_TASKS: u64 = 80;
 /// Open files where the Agentfile says nothing: what a server of moderate size needs.
 const OPEN_FILES_DEFAULT: u64 = 4096;
 /// Processes and threads where the Agentfile says nothing: a compiler run fits, a fork bomb not.
@@ -44,6 +46,18 @@ impl UnitLimits {
             io_weight: limits.io_weight.map(|weight| u64::from(weight.get())),
         }
     }
+
+    /// The same with room for what an isolation itself runs. The agent's processes in a virtual machine are no
+    /// tasks of the unit: there the limit of each process holds.
+    #[must_use]
+    pub fn with_room_for(self, isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::Vm => {
+                Self { tasks_max: self.tasks_max.map(|_| LAUNCHER_TASKS + MACHINE_TASKS), ..self }
+            }
+            _ => self,
+        }
+    }
 }
 
 /// The limits of each process.
@@ -60,4 +74,20 @@ pub(super) fn rlimits(limits: &Limits) -> Vec<Rlimit> {
     ]
     .map(|(resource, value)| Rlimit { resource, value })
     .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_room_for_qemu_and_nothing_else_changes() {
+        let limits = Limits { tasks: Some("16".parse().unwrap()), ..Limits::default() };
+        let unit = UnitLimits::of(&limits);
+        assert_eq!(unit.tasks_max, Some(18));
+        assert_eq!(unit.with_room_for(Isolation::Native), unit);
+        let machine = unit.with_room_for(Isolation::Vm);
+        assert_eq!(machine, UnitLimits { tasks_max: Some(82), ..unit });
+        assert_eq!(UnitLimits::default().with_room_for(Isolation::Vm), UnitLimits::default());
+    }
 }

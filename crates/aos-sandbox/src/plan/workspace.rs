@@ -11,6 +11,7 @@
 //! | `snapshots/0001.json` | the snapshot's name and time |
 //! | `intent.json` | an operation that was begun; while it is there, nothing is mounted |
 //! | `trash/` | what is being deleted |
+//! | `room` | some blocks that the launcher keeps for the kernel, where the disk is limited |
 //!
 //! Marks of overlayfs are in `user.overlay.` attributes (`userxattr`, Documentation/filesystems/overlayfs.rst): the
 //! union is mounted in the agent's own user namespace, where `trusted.` ones cannot be written.
@@ -27,6 +28,8 @@ pub const WORK: &str = "work";
 pub const SNAPSHOTS: &str = "snapshots";
 /// The operation that was begun.
 pub const INTENT: &str = "intent.json";
+/// A file that has nothing but a size.
+pub const ROOM: &str = "room";
 /// What is being deleted.
 pub const TRASH: &str = "trash";
 /// Most snapshots of one agent. With those that a fork shares, the kernel's limit of 500 layers

@@ -141,6 +141,7 @@ impl<const N: usize> Program<N> {
             Check::UnshareFlags => self.deny_bits(0, CLONE_NAMESPACES | UNSHARE_TIME),
             Check::SocketKind => self.socket_kind(EPERM),
             Check::SocketFamily => self.socket_kind(EAFNOSUPPORT),
+            Check::SocketStream => self.socket_stream(),
             // TIOCSTI, TIOCLINUX, TIOCSETD of asm-generic/ioctls.h; the kernel takes 32 bits of it.
             Check::IoctlRequest => self.deny_values(1, &[0x5412, 0x541c, 0x5423]),
             Check::MemfdFlags => self.memfd_flags(),
@@ -213,6 +214,17 @@ impl<const N: usize> Program<N> {
         // the default, IPPROTO_TCP, IPPROTO_UDP
         self.push(load(argument_low(2)));
         self.require_one_of([0, 6, 17], EPERM);
+        self.push(ret(RET_ALLOW));
+    }
+
+    const fn socket_stream(&mut self) {
+        // AF_INET, AF_INET6; SOCK_STREAM; the default, IPPROTO_TCP
+        self.push(load(argument_low(0)));
+        self.require_one_of([2, 10, 10], EPERM);
+        self.extend(&[load(argument_low(1)), instruction(AND, 0, 0, 0xf)]);
+        self.require_one_of([1, 1, 1], EPERM);
+        self.push(load(argument_low(2)));
+        self.require_one_of([0, 6, 6], EPERM);
         self.push(ret(RET_ALLOW));
     }
 

@@ -11,6 +11,7 @@
 //! Pure: nothing here is installed, see `aos_sys::seccomp`.
 
 mod build;
+mod call;
 mod generate;
 mod policy;
 mod table;

@@ -4,6 +4,7 @@ use aos_sys::seccomp::Instruction;
 use serde::{Deserialize, Serialize};
 
 use super::build::BUILD;
+use super::call::{CALLER, LAUNCHER, NARROWED};
 use super::generate::Program;
 use super::table::TABLE;
 
@@ -50,6 +51,7 @@ impl Verdict {
                 Check::PrctlOption => (14, 0),
                 Check::PrlimitTarget => (15, 0),
                 Check::SetrlimitResource => (16, 0),
+                Check::SocketStream => (17, 0),
             },
         }
     }
@@ -69,6 +71,8 @@ pub enum Check {
     /// As `SocketKind`, but another family is `EAFNOSUPPORT`, as from a kernel that lacks it: useradd
     /// and its kin go on without an audit log then, and give up otherwise.
     SocketFamily,
+    /// socket(2): families INET, INET6; streams; protocols default, TCP. Else `EPERM`.
+    SocketStream,
     /// ioctl(2): `EPERM` for TIOCSTI and TIOCLINUX, which type into a terminal, and for TIOCSETD,
     /// which loads line disciplines.
     IoctlRequest,
@@ -120,6 +124,15 @@ pub enum Policy {
     /// What the reaping init needs after it has started the agent, anything else `EPERM`.
     #[serde(rename = "init-v1")]
     Init,
+    /// That of a call with fewer capabilities than its agent: [`crate::call`].
+    #[serde(rename = "narrowed-v1")]
+    Narrowed,
+    /// What the init needs that serves calls, anything else `ENOSYS`.
+    #[serde(rename = "caller-v1")]
+    Caller,
+    /// What the launcher needs that serves calls, anything else `EPERM`.
+    #[serde(rename = "launcher-v1")]
+    Launcher,
 }
 
 impl Policy {
@@ -129,14 +142,17 @@ impl Policy {
             Self::Agent => TABLE,
             Self::Build => &BUILD,
             Self::Init => INIT,
+            Self::Narrowed => &NARROWED,
+            Self::Caller => &CALLER,
+            Self::Launcher => LAUNCHER,
         }
     }
 
     /// The verdict for a number that the table lacks.
     pub const fn otherwise(self) -> Verdict {
         match self {
-            Self::Agent | Self::Build => Verdict::Absent,
-            Self::Init => Verdict::Deny,
+            Self::Agent | Self::Build | Self::Narrowed | Self::Caller => Verdict::Absent,
+            Self::Init | Self::Launcher => Verdict::Deny,
         }
     }
 
@@ -146,6 +162,9 @@ impl Policy {
             Self::Agent => AGENT_FILTER.as_slice(),
             Self::Build => BUILD_FILTER.as_slice(),
             Self::Init => INIT_FILTER.as_slice(),
+            Self::Narrowed => NARROWED_FILTER.as_slice(),
+            Self::Caller => CALLER_FILTER.as_slice(),
+            Self::Launcher => LAUNCHER_FILTER.as_slice(),
         }
     }
 }
@@ -155,8 +174,11 @@ const LENGTH_MAX: usize = 512;
 static AGENT_FILTER: Program<LENGTH_MAX> = Program::compile(TABLE, Policy::Agent.otherwise());
 static BUILD_FILTER: Program<LENGTH_MAX> = Program::compile(&BUILD, Policy::Build.otherwise());
 static INIT_FILTER: Program<LENGTH_MAX> = Program::compile(INIT, Policy::Init.otherwise());
+static NARROWED_FILTER: Program<LENGTH_MAX> = Program::compile(&NARROWED, Policy::Narrowed.otherwise());
+static CALLER_FILTER: Program<LENGTH_MAX> = Program::compile(&CALLER, Policy::Caller.otherwise());
+static LAUNCHER_FILTER: Program<LENGTH_MAX> = Program::compile(LAUNCHER, Policy::Launcher.otherwise());
 
-const fn allowed(number: u32, name: &'static str) -> Row {
+pub(super) const fn allowed(number: u32, name: &'static str) -> Row {
     Row { number, name, verdict: Verdict::Allow }
 }
 

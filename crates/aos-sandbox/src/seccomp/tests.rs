@@ -7,6 +7,8 @@ use super::{Check, Instruction, Policy, Row, Verdict};
 const ALLOW: u32 = 0x7fff_0000;
 const KILL: u32 = 0x8000_0000;
 const X86_64: u32 = 0xc000_003e;
+const ALL: [Policy; 6] =
+    [Policy::Agent, Policy::Build, Policy::Init, Policy::Narrowed, Policy::Caller, Policy::Launcher];
 
 const fn errno(number: u32) -> u32 {
     0x0005_0000 | number
@@ -80,6 +82,9 @@ fn expected_of_check(check: Check, arguments: [u64; 6]) -> u32 {
         ),
         Check::SocketFamily if ![1, 2, 10].contains(&low[0]) => errno(97),
         Check::SocketFamily => expected_of_check(Check::SocketKind, arguments),
+        Check::SocketStream => {
+            unless(![2, 10].contains(&low[0]) || low[1] & 0xf != 1 || ![0, 6].contains(&low[2]), 1)
+        }
         Check::IoctlRequest => unless([0x5412, 0x541c, 0x5423].contains(&low[1]), 1),
         Check::MemfdFlags => unless(low[1] & 0x18 != 8, 13),
         Check::PrctlOption => unless([35, 62, 0x5961_6d61].contains(&low[0]), 1),
@@ -195,7 +200,7 @@ fn every_number_gets_the_verdict_of_the_table() {
         0xffff_fffe,
         0xffff_ffff,
     ];
-    for policy in [Policy::Agent, Policy::Build, Policy::Init] {
+    for policy in ALL {
         let program = policy.compile();
         for number in (0..=512).chain(edges) {
             check_number(policy, program, number, &values);
@@ -205,7 +210,7 @@ fn every_number_gets_the_verdict_of_the_table() {
 
 #[test]
 fn foreign_architectures_are_killed() {
-    for policy in [Policy::Agent, Policy::Build, Policy::Init] {
+    for policy in ALL {
         let program = policy.compile();
         // i386, arm, aarch64, x86_64 without its 64-bit flag, nothing
         for arch in [0x4000_0003, 0x4000_0028, 0xc000_00b7, 0x8000_003e, 0] {
@@ -218,13 +223,13 @@ fn foreign_architectures_are_killed() {
 
 #[test]
 fn tables_are_sorted_and_name_each_call_once() {
-    for policy in [Policy::Agent, Policy::Build, Policy::Init] {
+    for policy in ALL {
         assert!(policy.rows().is_sorted_by(|a, b| a.number < b.number));
         let mut names: Vec<_> = policy.rows().iter().map(|row| row.name).collect();
         names.sort_unstable();
         assert!(names.is_sorted_by(|a, b| a < b));
     }
-    for row in Policy::Init.rows() {
+    for row in Policy::Init.rows().iter().chain(Policy::Launcher.rows()) {
         let agent = Policy::Agent.rows().iter().find(|other| other.number == row.number).unwrap();
         assert_eq!(agent.name, row.name);
     }
@@ -323,7 +328,7 @@ fn long_trees_are_correct() {
 
 #[test]
 fn what_the_sandbox_relies_on_is_denied() {
-    for policy in [Policy::Agent, Policy::Build] {
+    for policy in [Policy::Agent, Policy::Build, Policy::Narrowed] {
         is_denied_by(policy);
     }
 }

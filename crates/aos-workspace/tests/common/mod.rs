@@ -1,9 +1,12 @@
 //! A workspace in a temporary folder, with a real union over it, and what can be seen in a tree.
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     dead_code,
     reason = "a panic is the failure report of a test; not all tests use all of it"
 )]
+
+pub(crate) mod program;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use aos_isolation::backend::Backend;
-use aos_isolation::probe::{Version, WhyNot, probe};
+use aos_isolation::probe::{WhyNot, Works, probe};
 use aos_isolation::programs::Programs;
 use clap::Args;
 use serde::Serialize;
@@ -34,6 +34,8 @@ struct Found {
     name: &'static str,
     works: bool,
     version: Option<String>,
+    /// Of a virtual machine: its kernel, and whether KVM or emulation executes it.
+    detail: Option<String>,
     why_not: Option<String>,
     /// Whose kernel serves the agent: `shared`, `sentry` (gVisor's), `own`.
     kernel: aos_isolation::backend::Kernel,
@@ -44,15 +46,16 @@ struct Found {
 }
 
 impl Found {
-    fn new(backend: Backend, outcome: Result<Version, WhyNot>) -> Self {
-        let (version, why_not) = match outcome {
-            Ok(Version(version)) => (Some(version), None),
-            Err(why) => (None, Some(format!("{:#}", anyhow::Error::from(why)))),
+    fn new(backend: Backend, outcome: Result<Works, WhyNot>) -> Self {
+        let (version, detail, why_not) = match outcome {
+            Ok(Works { version, detail }) => (Some(version), Some(detail), None),
+            Err(why) => (None, None, Some(format!("{:#}", anyhow::Error::from(why)))),
         };
         Self {
             name: backend.name(),
             works: why_not.is_none(),
             version,
+            detail: detail.filter(|detail| !detail.is_empty()),
             why_not,
             kernel: backend.kernel(),
             isolates: backend.isolates(),
@@ -84,6 +87,9 @@ pub(crate) fn run(args: &BackendsArgs, out: Output) -> Result<()> {
     for one in &found {
         if let Some(why) = &one.why_not {
             out.line(&format!("\n{}: {}", one.name, crate::screen::one_line(why)))?;
+        }
+        if let Some(detail) = &one.detail {
+            out.line(&format!("\n{}: {}", one.name, crate::screen::one_line(detail)))?;
         }
         for difference in one.differs.iter().filter(|_| one.works) {
             out.line(&format!("\n{}: unlike native, {difference}", one.name))?;

@@ -126,6 +126,9 @@ fn show(outline: &Outline, out: Output) -> Result<()> {
         filter.policy, filter.instructions, filter.allowed, filter.checked
     )))?;
     out.line(&format!("each process: {}", limits(&outline.rlimits)))?;
+    if !outline.disk.is_empty() {
+        out.line(&format!("disk: at most {}", limits(&outline.disk)))?;
+    }
     let unit = format!("unit aos-agent@{}.service", outline.agent);
     if outline.unit.is_empty() {
         return Ok(out.line(&format!("{unit}: no limits but the template's"))?);

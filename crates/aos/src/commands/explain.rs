@@ -130,5 +130,6 @@ const fn seen_by(source: Source) -> &'static str {
         Source::Cgroup => "cgroup",
         Source::Plan => "plan",
         Source::Systemd => "systemd",
+        Source::Filesystem => "file system",
     }
 }

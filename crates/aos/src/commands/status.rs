@@ -99,6 +99,7 @@ fn fields(view: &AgentView, now_us: u64) -> Vec<(&'static str, String)> {
     fields.push(("At boot", if view.enabled { "starts" } else { "does not start" }.to_owned()));
     fields.extend(view.main_pid.map(|pid| ("Main process", pid.to_string())));
     fields.extend(view.memory_current.map(|count| ("Memory", quantity::bytes(count))));
+    fields.extend(view.disk_limit.map(|limit| ("Disk", disk(limit, view.disk_used))));
     fields.push(("Unit", text(&view.unit)));
     let uid = view.uid.map(|uid| format!(" ({uid})")).unwrap_or_default();
     fields.push(("User", format!("{}{uid}", text(&view.user))));
@@ -116,6 +117,12 @@ fn fields(view: &AgentView, now_us: u64) -> Vec<(&'static str, String)> {
         fields.push(("Until restart", text(&format!("changed, but what runs was given: {given}"))));
     }
     fields
+}
+
+/// How much of the disk the agent uses of what it may.
+fn disk(limit: u64, used: Option<u64>) -> String {
+    let limit = quantity::bytes(limit);
+    used.map_or_else(|| format!("at most {limit}"), |used| format!("{} of {limit}", quantity::bytes(used)))
 }
 
 /// Where the agent's files are; of a transactional workspace those that it changed, since a fork shares the others.
@@ -170,6 +177,8 @@ mod tests {
             started_at_us: Some(0),
             exited_at_us: Some(60_000_000),
             memory_current: None,
+            disk_limit: Some(1 << 30),
+            disk_used: Some(10 << 20),
             unit: "aos-agent@watch.service".into(),
             uid: Some(1_879_113_728),
             user: "aos-watch".into(),

@@ -227,7 +227,7 @@ async fn ask(client: &Client, id: &str, operation: &Operation) -> Result<Answer>
     let WorkspaceAnswer { done, file } =
         client.workspace(id, operation).await.map_err(supervisor::explain).with_context(what)?;
     let hint = format!("journalctl -u aos-workspace@{id}.service");
-    match read(File::from(file)) {
+    match read_answer(File::from(file)) {
         Ok(Answer::Failed { message }) => Err(anyhow::Error::msg(message).context(what())),
         Ok(answer) if done => Ok(answer),
         Ok(_) => Err(hinted(format!("the {} was cut short; the next operation ends it", what()), hint)),
@@ -235,7 +235,8 @@ async fn ask(client: &Client, id: &str, operation: &Operation) -> Result<Answer>
     }
 }
 
-fn read(file: File) -> Result<Answer> {
+/// Reads an answer, which is bounded.
+pub(crate) fn read_answer(file: File) -> Result<Answer> {
     let mut bytes = Vec::new();
     let max = u64::try_from(ANSWER_MAX_BYTES).unwrap_or(u64::MAX);
     file.take(max + 1).read_to_end(&mut bytes)?;
@@ -249,6 +250,7 @@ fn unexpected(answer: &Answer) -> anyhow::Error {
         Answer::Committed(_) => "a commit",
         Answer::Discarded { .. } => "a discard",
         Answer::Snapshot { .. } | Answer::Snapshots(_) => "snapshots",
+        Answer::Saved { .. } | Answer::Done => "a checkpoint",
         Answer::Failed { .. } => "a failure",
     };
     anyhow::anyhow!("the answer is that to another question ({kind})")

@@ -143,6 +143,8 @@ mod tests {
             started_at_us: None,
             exited_at_us: None,
             memory_current: None,
+            disk_limit: None,
+            disk_used: None,
             unit: String::new(),
             uid: None,
             user: String::new(),

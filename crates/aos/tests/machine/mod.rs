@@ -302,6 +302,8 @@ pub(crate) fn agent(id: &str) -> AgentView {
         started_at_us: Some(0),
         exited_at_us: None,
         memory_current: Some(5 << 20),
+        disk_limit: None,
+        disk_used: None,
         unit: format!("aos-agent@{id}.service"),
         uid: Some(1_879_113_728),
         user: format!("aos-{id}"),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aos_isolation::backend::Backend;
 use thiserror::Error;
 
-use crate::corpus::{Attempt, CORPUS, IN_GVISOR, STEPS};
+use crate::corpus::{Attempt, CORPUS, IN_GVISOR, IN_MACHINE, STEPS};
 use crate::outcome::{Expected, Outcome};
 pub use host::Host;
 use probe::Line;
@@ -60,7 +60,7 @@ impl Situation {
 
     /// The isolation backends beside `native`.
     pub fn backends() -> Vec<Self> {
-        [Backend::Crun, Backend::Runc, Backend::Gvisor].map(Self::Backend).to_vec()
+        [Backend::Crun, Backend::Runc, Backend::Gvisor, Backend::Vm].map(Self::Backend).to_vec()
     }
 
     /// The table of what is tried.
@@ -122,10 +122,16 @@ impl<T, E: Into<std::io::Error>> Preparing<T> for Result<T, E> {
 /// crate's own. `/tmp` is private to each agent and can never be granted.
 pub fn scratch() -> Result<Scratch, RunError> {
     let parent = if rustix::process::geteuid().is_root() { "/srv" } else { env!("CARGO_MANIFEST_DIR") };
-    let name = format!("aos-escape-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = Path::new(parent).join(name);
-    std::fs::create_dir(&path).preparing(path.display().to_string())?;
-    Ok(Scratch(path))
+    loop {
+        let name = format!("aos-escape-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(parent).join(name);
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(Scratch(path)),
+            // Of a run that was killed, whose number is used again.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).preparing(path.display().to_string()),
+        }
+    }
 }
 
 /// A directory that is removed with all in it when the value is dropped.
@@ -195,8 +201,13 @@ fn judge(situation: Situation, lines: &[Line]) -> Vec<Judged> {
         .collect()
 }
 
-/// In gVisor errors have other numbers, and the table of differences is demanded line by line.
+/// In a virtual machine some neighbours end otherwise. In gVisor errors have other numbers, and the table of differences is demanded line by line.
 fn is_as_demanded(situation: Situation, entry: &Attempt, attempt: &Outcome, neighbour: &Outcome) -> bool {
+    if situation == Situation::Backend(Backend::Vm) {
+        let different = IN_MACHINE.iter().find(|(name, ..)| *name == entry.neighbour_name);
+        let wanted = different.map_or(Outcome::Done, |(_, error, _)| Outcome::Refused(vec![*error]));
+        return entry.expected.is_met_by(attempt) && *neighbour == wanted;
+    }
     if situation != Situation::Backend(Backend::Gvisor) {
         return entry.expected.is_met_by(attempt) && *neighbour == Outcome::Done;
     }

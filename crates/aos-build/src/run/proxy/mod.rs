@@ -15,7 +15,7 @@
 
 mod connection;
 mod relay;
-mod request;
+pub mod request;
 #[cfg(test)]
 mod tests;
 mod vet;

@@ -1,11 +1,12 @@
-//! The head of a proxy request (RFC 9110 and 9112), read in one canonical way or refused.
+//! The head of a proxy request (RFC 9110 and 9112), read in one canonical way or refused. Who writes it is a step
+//! of a build: a stranger.
 
 use std::str::FromStr;
 
 use super::super::endpoint::{Endpoint, Host};
 
 /// Bytes of a head: what common servers take.
-pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Header lines of a head.
 const HEADERS_MAX: usize = 128;
 /// The port of `http`.
@@ -24,7 +25,7 @@ const HOP_BY_HOP: [&str; 8] = [
 
 /// A request that is understood.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub enum Request {
     /// A tunnel.
     Connect(Endpoint),
     /// One request of `http`.
@@ -40,11 +41,11 @@ pub(super) enum Request {
 
 /// Why a request is not understood: a status line and a sentence, without anything of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bad {
+pub struct Bad {
     /// Status and reason.
-    pub(super) status: &'static str,
+    pub status: &'static str,
     /// One sentence.
-    pub(super) why: &'static str,
+    pub why: &'static str,
 }
 
 const fn bad<T>(why: &'static str) -> Result<T, Bad> {
@@ -52,12 +53,12 @@ const fn bad<T>(why: &'static str) -> Result<T, Bad> {
 }
 
 /// The length of the head with its empty line, if it is there.
-pub(super) fn head_length(bytes: &[u8]) -> Option<usize> {
+pub fn head_length(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// Reads a head, which ends with its empty line.
-pub(super) fn parse(head: &[u8]) -> Result<Request, Bad> {
+pub fn parse(head: &[u8]) -> Result<Request, Bad> {
     let Ok(text) = str::from_utf8(head) else { return bad("the request has bytes that are not text") };
     let Some(text) = text.strip_suffix("\r\n\r\n") else { return bad("the request has no end") };
     let mut lines = text.split("\r\n");

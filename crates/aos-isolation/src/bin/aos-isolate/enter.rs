@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use aos_core::report::{LaunchReport, LayerReport, REPORT_VERSION};
+use aos_sandbox::launch::options::User;
 use aos_sandbox::plan::SandboxPlan;
 use aos_sys::namespace::{self, Kind};
 use aos_sys::process::{self, Fork};
@@ -23,8 +24,8 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::error::{Context, Failure, Stage, fail};
-use crate::options::{Options, User};
+use crate::error::{Context, LaunchError, Layer, fail};
+use crate::options::Options;
 use crate::runtime::{self, Direct};
 
 /// The init's user and group in gVisor's kernel, which knows every number.
@@ -34,30 +35,30 @@ const INIT: u32 = 1;
 const FAILED: u8 = b'!';
 
 /// Runs inside gVisor until the agent has ended.
-pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
+pub(crate) fn run(options: &Options) -> Result<u8, LaunchError> {
     let mut inherited = options.take_inherited()?;
     let plan = options.read_plan(&mut inherited)?;
     let Some(mut report) = options.open_report(&mut inherited)? else {
-        return fail(Stage::Usage, "enter needs --report-fd");
+        return fail(Layer::Usage, "enter needs --report-fd");
     };
     let user = options.wanted_user()?;
-    signal::block_all().stage(Stage::Process, "cannot block signals")?;
+    signal::block_all().layer(Layer::Process, "cannot block signals")?;
     // The agent has the owner's number of all that is made for it; of /dev it is to use what is there.
-    std::os::unix::fs::chown("/dev", Some(INIT), Some(INIT)).stage(Stage::Namespace, "/dev")?;
-    let (heard, said) = pipe_with(PipeFlags::CLOEXEC).stage(Stage::Process, "cannot make a pipe")?;
-    let (waiting, allowed) = pipe_with(PipeFlags::CLOEXEC).stage(Stage::Process, "cannot make a pipe")?;
-    match process::fork().stage(Stage::Process, "cannot fork the agent")? {
+    std::os::unix::fs::chown("/dev", Some(INIT), Some(INIT)).layer(Layer::Namespace, "/dev")?;
+    let (heard, said) = pipe_with(PipeFlags::CLOEXEC).layer(Layer::Process, "cannot make a pipe")?;
+    let (waiting, allowed) = pipe_with(PipeFlags::CLOEXEC).layer(Layer::Process, "cannot make a pipe")?;
+    match process::fork().layer(Layer::Process, "cannot fork the agent")? {
         Fork::Child => {
             drop((report, heard, allowed));
             let mut said = File::from(said);
             let entered = enter_user(user).and_then(|()| wait_for_init(waiting.into()));
             let Err(failure) = entered.and_then(|()| become_agent(&plan, user, &mut said));
-            said.write_all(&[FAILED]).stage(Stage::Report, "cannot report the failure")?;
+            said.write_all(&[FAILED]).layer(Layer::Report, "cannot report the failure")?;
             Err(failure)
         }
         Fork::Parent(agent) => {
             drop((said, waiting));
-            become_init().stage(Stage::Process, "cannot become the init's user")?;
+            become_init().layer(Layer::Process, "cannot become the init's user")?;
             allow(allowed.into());
             pass_report(heard.into(), &mut report)?;
             drop(report);
@@ -78,19 +79,19 @@ fn allow(mut allowed: File) {
 
 /// Waits until the init has another user than the agent and no right but to signal it: until then the agent
 /// could reach a process with all rights in this sandbox.
-fn wait_for_init(waiting: File) -> Result<(), Failure> {
+fn wait_for_init(waiting: File) -> Result<(), LaunchError> {
     let mut bytes = Vec::new();
-    waiting.take(1).read_to_end(&mut bytes).stage(Stage::Process, "cannot wait for the init")?;
-    if bytes == [IS_INIT] { Ok(()) } else { fail(Stage::Process, "the init has ended before its agent") }
+    waiting.take(1).read_to_end(&mut bytes).layer(Layer::Process, "cannot wait for the init")?;
+    if bytes == [IS_INIT] { Ok(()) } else { fail(Layer::Process, "the init has ended before its agent") }
 }
 
 /// Passes the agent's report on when exec has closed the pipe; nothing if the agent does not run.
-fn pass_report(mut heard: File, report: &mut File) -> Result<(), Failure> {
+fn pass_report(mut heard: File, report: &mut File) -> Result<(), LaunchError> {
     let mut bytes = Vec::new();
-    heard.read_to_end(&mut bytes).stage(Stage::Report, "cannot hear of the agent")?;
+    heard.read_to_end(&mut bytes).layer(Layer::Report, "cannot hear of the agent")?;
     match bytes.last() {
         None | Some(&FAILED) => Ok(()),
-        Some(_) => report.write_all(&bytes).stage(Stage::Report, "cannot write the report"),
+        Some(_) => report.write_all(&bytes).layer(Layer::Report, "cannot write the report"),
     }
 }
 
@@ -107,61 +108,61 @@ fn become_init() -> rustix::io::Result<()> {
 }
 
 /// The agent's number, in a user namespace of its own.
-fn enter_user(user: User) -> Result<(), Failure> {
-    namespace::unshare(&[Kind::User]).stage(Stage::Namespace, "cannot make a user namespace")?;
+fn enter_user(user: User) -> Result<(), LaunchError> {
+    namespace::unshare(&[Kind::User]).layer(Layer::Namespace, "cannot make a user namespace")?;
     // The maps belong to root while a process is not dumpable.
-    set_dumpable_behavior(DumpableBehavior::Dumpable).stage(Stage::Process, "cannot become dumpable")?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).layer(Layer::Process, "cannot become dumpable")?;
     // gVisor has no file `setgroups`, and demands none.
     for (file, id) in [("uid_map", user.uid), ("gid_map", user.gid)] {
         fs::write(format!("/proc/self/{file}"), format!("{id} 0 1"))
-            .stage(Stage::Namespace, format!("cannot map the user into the namespace ({file})"))?;
+            .layer(Layer::Namespace, format!("cannot map the user into the namespace ({file})"))?;
     }
     // gVisor has no secure bits and no ambient set; the user is not 0, so neither would matter.
-    capability::empty_bounding_set().stage(Stage::Process, "cannot empty the bounding set")
+    capability::empty_bounding_set().layer(Layer::Process, "cannot empty the bounding set")
 }
 
-fn become_agent(plan: &SandboxPlan, user: User, report: &mut File) -> Result<Infallible, Failure> {
-    let text = |text: &str| CString::new(text).stage(Stage::Plan, "a NUL byte in the program");
+fn become_agent(plan: &SandboxPlan, user: User, report: &mut File) -> Result<Infallible, LaunchError> {
+    let text = |text: &str| CString::new(text).layer(Layer::Plan, "a NUL byte in the program");
     let arguments: Vec<CString> = plan.program.argv.iter().map(|one| text(one)).collect::<Result<_, _>>()?;
     let variables = plan.program.env.iter().map(|(name, value)| text(&format!("{name}={value}")));
     let environment: Vec<CString> = variables.collect::<Result<_, _>>()?;
     let Some(program) = arguments.first().cloned() else {
-        return fail(Stage::Plan, "the plan has no program");
+        return fail(Layer::Plan, "the plan has no program");
     };
     let filter = plan.seccomp.compile();
     // A session of its own has no controlling terminal.
-    setsid().stage(Stage::Process, "cannot leave the session")?;
-    chdir(plan.program.cwd.as_path()).stage(Stage::Exec, &plan.program.cwd)?;
-    capability::drop_held().stage(Stage::Process, "cannot drop capabilities")?;
-    set_no_new_privs(true).stage(Stage::Process, "cannot set no_new_privs")?;
-    signal::reset_for_exec().stage(Stage::Process, "cannot reset signals")?;
-    seccomp::install(filter).stage(Stage::Process, "cannot install the system call filter")?;
+    setsid().layer(Layer::Process, "cannot leave the session")?;
+    chdir(plan.program.cwd.as_path()).layer(Layer::Exec, &plan.program.cwd)?;
+    capability::drop_held().layer(Layer::Process, "cannot drop capabilities")?;
+    set_no_new_privs(true).layer(Layer::Process, "cannot set no_new_privs")?;
+    signal::reset_for_exec().layer(Layer::Process, "cannot reset signals")?;
+    seccomp::install(filter).layer(Layer::Process, "cannot install the system call filter")?;
     let refused = namespace::unshare(&[Kind::User]);
     if refused.is_ok() {
-        return fail(Stage::Process, "making a user namespace is possible");
+        return fail(Layer::Process, "making a user namespace is possible");
     }
-    let bytes = confirm(plan, user)?.to_json().stage(Stage::Report, "cannot write the report")?;
-    report.write_all(&bytes).stage(Stage::Report, "cannot write the report")?;
+    let bytes = confirm(plan, user)?.to_json().layer(Layer::Report, "cannot write the report")?;
+    report.write_all(&bytes).layer(Layer::Report, "cannot write the report")?;
     process::exec(&program, &arguments, &environment)
-        .stage(Stage::Exec, format!("cannot execute {}", program.to_string_lossy()))
+        .layer(Layer::Exec, format!("cannot execute {}", program.to_string_lossy()))
 }
 
 /// What gVisor's kernel says of this process.
-fn confirm(plan: &SandboxPlan, user: User) -> Result<LaunchReport, Failure> {
-    let status = fs::read_to_string("/proc/self/status").stage(Stage::Report, "/proc/self/status")?;
-    let mounts = fs::read_to_string("/proc/self/mounts").stage(Stage::Report, "/proc/self/mounts")?;
+fn confirm(plan: &SandboxPlan, user: User) -> Result<LaunchReport, LaunchError> {
+    let status = fs::read_to_string("/proc/self/status").layer(Layer::Report, "/proc/self/status")?;
+    let mounts = fs::read_to_string("/proc/self/mounts").layer(Layer::Report, "/proc/self/mounts")?;
     let field = |key: &str| {
         let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         value.unwrap_or_default().trim().to_owned()
     };
     if let Some(why) = another_user(&field("Uid"), &field("Gid"), user) {
-        return fail(Stage::Report, why);
+        return fail(Layer::Report, why);
     }
     let capabilities = ["CapInh", "CapPrm", "CapEff", "CapBnd"].map(|name| format!("{name}={}", field(name)));
     let is_empty = capabilities.iter().all(|set| {
         set.split('=').nth(1).is_some_and(|set| !set.is_empty() && set.bytes().all(|digit| digit == b'0'))
     });
-    let has_no_new_privs = no_new_privs().stage(Stage::Report, "no_new_privs")?;
+    let has_no_new_privs = no_new_privs().layer(Layer::Report, "no_new_privs")?;
     let layers = vec![
         layer(
             "mounts",
@@ -180,7 +181,7 @@ fn confirm(plan: &SandboxPlan, user: User) -> Result<LaunchReport, Failure> {
     ];
     if let Some(layer) = layers.iter().find(|layer| !layer.ok) {
         return fail(
-            Stage::Report,
+            Layer::Report,
             format!("{}: asked {}, in force {}", layer.layer, layer.asked, layer.in_force),
         );
     }

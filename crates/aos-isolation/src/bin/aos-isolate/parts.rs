@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use aos_isolation::layout::{Layout, Mount, MountKind, What};
 use aos_sandbox::plan::{Access, Missing, Part, PathRule, Reach, SandboxPlan};
 
-use crate::error::{Context, Failure, Stage, fail};
+use crate::error::{Context, LaunchError, Layer, fail};
 use crate::staging::{is_executable, make_place};
 
 /// Links on the way to one program: the kernel's own limit.
@@ -36,7 +36,7 @@ pub(crate) fn narrow(
     plan: &SandboxPlan,
     sources: &Path,
     root: &Path,
-) -> Result<(), Failure> {
+) -> Result<(), LaunchError> {
     let narrowed: Vec<usize> =
         layout.mounts.iter().filter(|mount| is_narrowed(mount, plan)).map(|mount| mount.index).collect();
     let mut parts = Parts { mounts: layout.mounts.clone(), sources, root, found: BTreeMap::new() };
@@ -68,7 +68,7 @@ pub(crate) fn narrow(
             }
             let path = if part.is_empty() { mount.path.clone() } else { format!("{}/{part}", mount.path) };
             make_place(root, &path, what)
-                .stage(Stage::Namespace, format!("cannot make the place /{path}"))?;
+                .layer(Layer::Namespace, format!("cannot make the place /{path}"))?;
             if !matches!(what, What::Link(_)) {
                 last = Some(part);
                 mounts.push(Mount { path, part: part.clone(), ..mount.clone() });
@@ -106,7 +106,7 @@ impl Parts<'_> {
     }
 
     /// Adds what a rule opens.
-    fn add_rule(&mut self, rule: &PathRule) -> Result<(), Failure> {
+    fn add_rule(&mut self, rule: &PathRule) -> Result<(), LaunchError> {
         if rule.access == Access::List {
             return Ok(());
         }
@@ -114,16 +114,16 @@ impl Parts<'_> {
             return match rule.missing {
                 Missing::Skip => Ok(()),
                 Missing::Error => {
-                    fail(Stage::Namespace, format!("{}: {} is not there", rule.cause, rule.path))
+                    fail(Layer::Namespace, format!("{}: {} is not there", rule.cause, rule.path))
                 }
             };
         };
         if let Part::Prefixed(prefix) = &rule.part {
             // The directory itself is not open.
             self.found.remove(&target.key);
-            let entries = fs::read_dir(&target.file).stage(Stage::Namespace, &rule.path)?;
+            let entries = fs::read_dir(&target.file).layer(Layer::Namespace, &rule.path)?;
             for entry in entries {
-                let name = entry.stage(Stage::Namespace, &rule.path)?.file_name();
+                let name = entry.layer(Layer::Namespace, &rule.path)?.file_name();
                 if name.to_string_lossy().starts_with(prefix.as_str()) {
                     self.find(&rule.path.as_path().join(name), 0)?;
                 }
@@ -133,14 +133,14 @@ impl Parts<'_> {
     }
 
     /// Adds a program with its interpreters and loaders.
-    fn add_program(&mut self, path: &Path, plan: &SandboxPlan, depth: usize) -> Result<(), Failure> {
+    fn add_program(&mut self, path: &Path, plan: &SandboxPlan, depth: usize) -> Result<(), LaunchError> {
         if depth > DEPTH_MAX {
-            return fail(Stage::Exec, format!("{} has too many interpreters", path.display()));
+            return fail(Layer::Exec, format!("{} has too many interpreters", path.display()));
         }
         let Some(target) = self.find(path, 0)? else {
-            return fail(Stage::Exec, format!("cannot execute {}: it is not there", path.display()));
+            return fail(Layer::Exec, format!("cannot execute {}: it is not there", path.display()));
         };
-        let needed = needed(&target.file).stage(Stage::Exec, path.display())?;
+        let needed = needed(&target.file).layer(Layer::Exec, path.display())?;
         if let [interpreter, name] = needed.as_slice() {
             let is_env = Path::new(interpreter).file_name().is_some_and(|own| own == "env");
             if is_env && let Some(path) = self.in_path(name, plan)? {
@@ -154,7 +154,7 @@ impl Parts<'_> {
     }
 
     /// The program that `env NAME` means.
-    fn in_path(&mut self, name: &str, plan: &SandboxPlan) -> Result<Option<PathBuf>, Failure> {
+    fn in_path(&mut self, name: &str, plan: &SandboxPlan) -> Result<Option<PathBuf>, LaunchError> {
         let path = plan.program.env.get("PATH").cloned().unwrap_or_default();
         for directory in path.split(':').filter(|directory| directory.starts_with('/')) {
             let candidate = Path::new(directory).join(name.split_whitespace().next().unwrap_or_default());
@@ -166,9 +166,9 @@ impl Parts<'_> {
     }
 
     /// Finds what a path means inside, and notes it and every link on the way. `None` if it is not there.
-    fn find(&mut self, path: &Path, links: usize) -> Result<Option<Target>, Failure> {
+    fn find(&mut self, path: &Path, links: usize) -> Result<Option<Target>, LaunchError> {
         if links > LINKS_MAX {
-            return fail(Stage::Namespace, format!("{} has too many links", path.display()));
+            return fail(Layer::Namespace, format!("{} has too many links", path.display()));
         }
         let mut walked = PathBuf::from("/");
         let mut rest = path.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
@@ -177,7 +177,7 @@ impl Parts<'_> {
             let Some(place) = self.place(&walked) else { return Ok(None) };
             let Ok(metadata) = fs::symlink_metadata(&place.file) else { return Ok(None) };
             if metadata.is_symlink() {
-                let to = fs::read_link(&place.file).stage(Stage::Namespace, walked.display())?;
+                let to = fs::read_link(&place.file).layer(Layer::Namespace, walked.display())?;
                 if let Some(key) = place.key {
                     self.found.insert(key, What::Link(to.clone()));
                 }
@@ -243,7 +243,7 @@ fn normal(path: &Path) -> PathBuf {
 }
 
 /// The interpreter of a script with its argument, or the loader of an ELF file.
-fn needed(path: &Path) -> std::io::Result<Vec<String>> {
+pub(crate) fn needed(path: &Path) -> std::io::Result<Vec<String>> {
     let file = File::open(path)?;
     let mut header = Vec::new();
     (&file).take(LINE_BYTES).read_to_end(&mut header)?;

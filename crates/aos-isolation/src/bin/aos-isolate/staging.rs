@@ -13,6 +13,10 @@ use std::{fs, io};
 
 use aos_isolation::layout::{Fact, Layout, Mount, MountKind, What};
 use aos_isolation::oci::{Directories, Runtime, config};
+use aos_sandbox::launch::aliases;
+use aos_sandbox::launch::devices::{DEVICE_DIRECTORIES, DEVICE_LINKS, DEVICES, Device};
+use aos_sandbox::launch::mounts::{Content, bound, copy, new_tmpfs, union};
+use aos_sandbox::launch::sources::{self, Source};
 use aos_sandbox::plan::{BindAccess, Identity, Node, SandboxPlan};
 use aos_sys::mount::{Attributes, Reach, set_attributes};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, major, minor, open, openat2};
@@ -22,9 +26,7 @@ use rustix::mount::{
     fsopen, move_mount,
 };
 
-use crate::aliases;
-use crate::error::{Context, Failure, Stage, fail};
-use crate::sources::{self, Source, bound, copy, union};
+use crate::error::{Context, LaunchError, Layer, fail};
 
 /// The directory of the host that the staging area covers, in this mount namespace only. Nothing of it can
 /// be a source: no plan grants anything below it.
@@ -36,24 +38,6 @@ const ROOT_BYTES: u64 = 4 << 20;
 const INODES: u64 = 65_536;
 /// Copies of two programs, with debugging information where they are built without optimisation.
 const PROGRAMS_BYTES: u64 = 128 << 20;
-
-/// The devices of an agent with their numbers: the kernel's admin-guide/devices.txt.
-const DEVICES: [(&str, (u32, u32)); 6] = [
-    ("null", (1, 3)),
-    ("zero", (1, 5)),
-    ("full", (1, 7)),
-    ("random", (1, 8)),
-    ("urandom", (1, 9)),
-    ("tty", (5, 0)),
-];
-/// The links of `/dev` that programs expect.
-const DEVICE_LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-];
 
 /// The directories of the area.
 #[derive(Clone, Debug)]
@@ -99,19 +83,19 @@ impl Area {
         identity: &Identity,
         runtime: Runtime,
         programs: &[(&str, PathBuf)],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), LaunchError> {
         let host = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .stage(Stage::Namespace, "/")?;
+            .layer(Layer::Namespace, "/")?;
         aos_sys::mount::make_private(&host, Reach::Tree)
-            .stage(Stage::Namespace, "cannot keep mounts from spreading")?;
+            .layer(Layer::Namespace, "cannot keep mounts from spreading")?;
         let sources = sources::open_all(&plan.tree)?;
         aliases::refuse(&plan.tree, &sources)?;
         let programs = open_programs(programs)?;
-        let facts: Vec<Fact> = sources.iter().map(|source| source.fact.clone()).collect();
-        let mut layout = Layout::new(plan, &facts, identity).stage(Stage::Plan, "the plan's places")?;
+        let facts: Vec<Fact> = sources.iter().map(fact).collect();
+        let mut layout = Layout::new(plan, &facts, identity).layer(Layer::Plan, "the plan's places")?;
         self.mount_area(runtime)?;
         self.copy_programs(programs)?;
-        self.make_places(&layout).stage(Stage::Namespace, "cannot make the root's places")?;
+        self.make_places(&layout).layer(Layer::Namespace, "cannot make the root's places")?;
         for mount in &layout.mounts {
             self.mount(plan, mount, &sources, runtime)?;
         }
@@ -120,45 +104,45 @@ impl Area {
             Runtime::Sandbox => crate::parts::narrow(&mut layout, plan, &self.sources, &self.root)?,
             Runtime::Container => {
                 let table =
-                    fs::read("/proc/self/mountinfo").stage(Stage::Namespace, "/proc/self/mountinfo")?;
+                    fs::read("/proc/self/mountinfo").layer(Layer::Namespace, "/proc/self/mountinfo")?;
                 below(&mut layout, &self.sources, &String::from_utf8_lossy(&table))?;
             }
         }
         let directories = Directories { root: &self.root, sources: &self.sources, programs: &self.programs };
         let config = config(plan, &layout, identity, &directories, runtime);
-        let bytes = config.to_json().stage(Stage::Isolation, "cannot write the configuration")?;
+        let bytes = config.to_json().layer(Layer::Isolation, "cannot write the configuration")?;
         fs::write(self.bundle.join("config.json"), bytes)
-            .stage(Stage::Isolation, "cannot write the configuration")
+            .layer(Layer::Isolation, "cannot write the configuration")
     }
 
-    fn mount_area(&self, runtime: Runtime) -> Result<(), Failure> {
+    fn mount_area(&self, runtime: Runtime) -> Result<(), LaunchError> {
         let what = "cannot make the staging area";
-        let area = new_tmpfs(AREA_BYTES, INODES, "0755", Programs::Inert).stage(Stage::Namespace, what)?;
-        attach_over(&area, Path::new(AREA)).stage(Stage::Namespace, what)?;
+        let area = new_tmpfs(AREA_BYTES, INODES, "0755", Content::Data).layer(Layer::Namespace, what)?;
+        attach_over(&area, Path::new(AREA)).layer(Layer::Namespace, what)?;
         for directory in [&self.root, &self.sources, &self.programs, &self.state, &self.bundle] {
-            fs::create_dir(directory).stage(Stage::Namespace, what)?;
+            fs::create_dir(directory).layer(Layer::Namespace, what)?;
         }
-        fs::create_dir(self.state.join("empty")).stage(Stage::Namespace, what)?;
+        fs::create_dir(self.state.join("empty")).layer(Layer::Namespace, what)?;
         // runsc makes its root read-only without keeping `noexec`, which the kernel refuses. The root holds no
         // program.
-        let programs = if runtime == Runtime::Sandbox { Programs::Executed } else { Programs::Inert };
-        let root = new_tmpfs(ROOT_BYTES, INODES, "0755", programs).stage(Stage::Namespace, what)?;
-        attach_over(&root, &self.root).stage(Stage::Namespace, what)?;
+        let programs = if runtime == Runtime::Sandbox { Content::Anything } else { Content::Data };
+        let root = new_tmpfs(ROOT_BYTES, INODES, "0755", programs).layer(Layer::Namespace, what)?;
+        attach_over(&root, &self.root).layer(Layer::Namespace, what)?;
         let programs =
-            new_tmpfs(PROGRAMS_BYTES, 16, "0755", Programs::Executed).stage(Stage::Namespace, what)?;
-        attach_over(&programs, &self.programs).stage(Stage::Namespace, what)?;
+            new_tmpfs(PROGRAMS_BYTES, 16, "0755", Content::Anything).layer(Layer::Namespace, what)?;
+        attach_over(&programs, &self.programs).layer(Layer::Namespace, what)?;
         fs::create_dir(self.root.join(aos_isolation::oci::PROGRAMS.trim_start_matches('/')))
-            .stage(Stage::Namespace, what)
+            .layer(Layer::Namespace, what)
     }
 
-    fn copy_programs(&self, programs: Vec<(String, File)>) -> Result<(), Failure> {
+    fn copy_programs(&self, programs: Vec<(String, File)>) -> Result<(), LaunchError> {
         for (name, mut from) in programs {
             let path = self.programs.join(&name);
             let copied = File::create_new(&path).and_then(|mut to| {
                 io::copy(&mut from, &mut to)?;
                 to.set_permissions(fs::Permissions::from_mode(0o555))
             });
-            copied.stage(Stage::Isolation, format!("cannot copy {name}"))?;
+            copied.layer(Layer::Isolation, format!("cannot copy {name}"))?;
         }
         Ok(())
     }
@@ -177,27 +161,28 @@ impl Area {
         mount: &Mount,
         all: &[Source],
         runtime: Runtime,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), LaunchError> {
         let (Some(entry), Some(source)) = (plan.tree.get(mount.index), all.get(mount.index)) else {
-            return fail(Stage::Plan, "a mount of no place");
+            return fail(Layer::Plan, "a mount of no place");
         };
         let what = || format!("{}: cannot mount {}", entry.cause, entry.path);
         let detached = match (mount.what, &entry.node) {
             (MountKind::Host(_), Node::Overlay { on_own, .. }) => {
-                let own = self.own(mount, *on_own, runtime).stage(Stage::Namespace, what())?;
-                union(own.iter().chain(&source.files)).stage(Stage::Namespace, what())?
+                let own = self.own(mount, *on_own, runtime).layer(Layer::Namespace, what())?;
+                let lower = if let Source::Union(lower) = source { lower.as_slice() } else { &[] };
+                union(own.iter().chain(lower)).layer(Layer::Namespace, what())?
             }
-            (MountKind::Host(access), _) => match source.files.first() {
-                Some(file) => bound(entry, access, file)?,
-                None => return fail(Stage::Plan, what()),
+            (MountKind::Host(_), Node::Bind(bind)) => match source {
+                Source::Mounted { file, .. } => bound(entry, bind, file)?,
+                _ => return fail(Layer::Plan, what()),
             },
             (MountKind::Devices, _) if runtime == Runtime::Container => devices()?,
             (MountKind::Tmpfs { size_bytes, inodes }, _) if mount.inside.is_some() => {
-                new_tmpfs(size_bytes, inodes, "1777", Programs::Inert).stage(Stage::Namespace, what())?
+                new_tmpfs(size_bytes, inodes, "1777", Content::Data).layer(Layer::Namespace, what())?
             }
             _ => return Ok(()),
         };
-        self.attach(plan, mount, &source.fact, &detached, runtime).stage(Stage::Namespace, what())
+        self.attach(plan, mount, source, &detached, runtime).layer(Layer::Namespace, what())
     }
 
     /// The topmost directory of a union: the root's own, where it is one of the union's. gVisor is told of
@@ -215,7 +200,7 @@ impl Area {
         &self,
         plan: &SandboxPlan,
         mount: &Mount,
-        fact: &Fact,
+        source: &Source,
         detached: &OwnedFd,
         runtime: Runtime,
     ) -> Result<(), Errno> {
@@ -231,15 +216,28 @@ impl Area {
             }
         }
         let own = self.sources.join(mount.index.to_string());
-        let made = if *fact == Fact::File { File::create_new(&own).map(drop) } else { fs::create_dir(&own) };
+        let is_file = matches!(source, Source::Mounted { is_directory: false, .. });
+        let made = if is_file { File::create_new(&own).map(drop) } else { fs::create_dir(&own) };
         made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         attach_over(detached, &own)
     }
 }
 
+/// What a root's places depend on.
+fn fact(source: &Source) -> Fact {
+    match source {
+        Source::Inside => Fact::Inside,
+        Source::Absent => Fact::Absent,
+        Source::Mounted { is_directory: false, .. } => Fact::File,
+        Source::Mounted { is_directory: true, .. } | Source::Union(_) | Source::Layers(_) => Fact::Directory,
+        Source::Link(to) => Fact::Link(to.clone()),
+        Source::Copied(content) => Fact::Content(content.clone()),
+    }
+}
+
 /// Adds the mounts that lie below what was prepared: of the host below a grant, grants in grants, devices.
 /// Each comes right after the mount that it lies in.
-fn below(layout: &mut Layout, sources: &Path, mountinfo: &str) -> Result<(), Failure> {
+fn below(layout: &mut Layout, sources: &Path, mountinfo: &str) -> Result<(), LaunchError> {
     for line in mountinfo.lines() {
         // proc_pid_mountinfo(5): the fifth field is the mount point, the sixth its options.
         let mut fields = line.split(' ').skip(4);
@@ -249,7 +247,7 @@ fn below(layout: &mut Layout, sources: &Path, mountinfo: &str) -> Result<(), Fai
         let (Some(part), Some(above)) =
             (part.to_str(), layout.mounts.iter().rposition(|mount| mount.index == index))
         else {
-            return fail(Stage::Namespace, format!("{} cannot be named to a runtime", point.display()));
+            return fail(Layer::Namespace, format!("{} cannot be named to a runtime", point.display()));
         };
         let has = |option: &str| options.split(',').any(|one| one == option);
         let what = MountKind::Below { read_only: has("ro"), no_dev: has("nodev"), no_exec: has("noexec") };
@@ -289,9 +287,9 @@ pub(crate) fn make_place(root: &Path, path: &str, what: &What) -> io::Result<()>
     }
 }
 
-fn open_programs(programs: &[(&str, PathBuf)]) -> Result<Vec<(String, File)>, Failure> {
+fn open_programs(programs: &[(&str, PathBuf)]) -> Result<Vec<(String, File)>, LaunchError> {
     let open = |(name, path): &(&str, PathBuf)| {
-        let file = File::open(path).stage(Stage::Isolation, path.display())?;
+        let file = File::open(path).layer(Layer::Isolation, path.display())?;
         Ok(((*name).to_owned(), file))
     };
     programs.iter().map(open).collect()
@@ -300,7 +298,7 @@ fn open_programs(programs: &[(&str, PathBuf)]) -> Result<Vec<(String, File)>, Fa
 /// What runtimes look at before they start something: processes, and control groups of the one hierarchy.
 /// Where the kernel refuses it (a unit that shows only processes), they see what this process sees, and say
 /// themselves what they lack.
-fn view_of_the_kernel() -> Result<(), Failure> {
+fn view_of_the_kernel() -> Result<(), LaunchError> {
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -313,71 +311,50 @@ fn view_of_the_kernel() -> Result<(), Failure> {
         fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
     };
     let proc = new("proc", &[]).or_else(|_| new("proc", &[("subset", "pid")]));
-    let proc = proc.stage(Stage::Namespace, "cannot mount a process file system")?;
-    attach_over(&proc, Path::new("/proc")).stage(Stage::Namespace, "/proc")?;
+    let proc = proc.layer(Layer::Namespace, "cannot mount a process file system")?;
+    attach_over(&proc, Path::new("/proc")).layer(Layer::Namespace, "/proc")?;
     match new("cgroup2", &[]) {
         Ok(groups) => {
-            attach_over(&groups, Path::new("/sys/fs/cgroup")).stage(Stage::Namespace, "/sys/fs/cgroup")
+            attach_over(&groups, Path::new("/sys/fs/cgroup")).layer(Layer::Namespace, "/sys/fs/cgroup")
         }
         Err(_) => Ok(()),
     }
 }
 
-/// Whether programs in a file system in memory are executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Programs {
-    Inert,
-    Executed,
-}
-
-/// An empty file system in memory.
-fn new_tmpfs(size_bytes: u64, inodes: u64, mode: &str, programs: Programs) -> Result<OwnedFd, Errno> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "size", size_bytes.to_string())?;
-    fsconfig_set_string(context.as_fd(), "nr_inodes", inodes.to_string())?;
-    fsconfig_set_string(context.as_fd(), "mode", mode)?;
-    fsconfig_create(context.as_fd())?;
-    let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    if programs == Programs::Inert {
-        flags |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    }
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
-}
-
 /// A detached `/dev` with the devices that have no effect outside.
-fn devices() -> Result<OwnedFd, Failure> {
+fn devices() -> Result<OwnedFd, LaunchError> {
     let what = "cannot make /dev";
-    let mount = new_tmpfs(1 << 20, 64, "0755", Programs::Inert).stage(Stage::Namespace, what)?;
+    let mount = new_tmpfs(1 << 20, 64, "0755", Content::Data).layer(Layer::Namespace, what)?;
     let scaffold = Path::new(AREA).join("devices");
-    fs::create_dir(&scaffold).stage(Stage::Namespace, what)?;
-    attach_over(&mount, &scaffold).stage(Stage::Namespace, what)?;
-    for directory in ["pts", "shm"] {
-        fs::create_dir(scaffold.join(directory)).stage(Stage::Namespace, what)?;
+    fs::create_dir(&scaffold).layer(Layer::Namespace, what)?;
+    attach_over(&mount, &scaffold).layer(Layer::Namespace, what)?;
+    for directory in DEVICE_DIRECTORIES {
+        fs::create_dir(scaffold.join(directory)).layer(Layer::Namespace, what)?;
     }
     for (name, to) in DEVICE_LINKS {
-        symlink(to, scaffold.join(name)).stage(Stage::Namespace, what)?;
+        symlink(to, scaffold.join(name)).layer(Layer::Namespace, what)?;
     }
-    for (name, number) in DEVICES {
-        File::create_new(scaffold.join(name)).stage(Stage::Namespace, what)?;
-        attach_over(&device(name, number)?, &scaffold.join(name)).stage(Stage::Namespace, name)?;
+    for one in DEVICES {
+        File::create_new(scaffold.join(one.name)).layer(Layer::Namespace, what)?;
+        attach_over(&device(one)?, &scaffold.join(one.name)).layer(Layer::Namespace, one.name)?;
     }
-    copy(&mount).stage(Stage::Namespace, what)
+    copy(&mount).layer(Layer::Namespace, what)
 }
 
 /// A detached mount of one device of the host, if it is that device.
-fn device(name: &str, number: (u32, u32)) -> Result<OwnedFd, Failure> {
-    let path = Path::new("/dev").join(name);
+fn device(device: Device) -> Result<OwnedFd, LaunchError> {
+    let path = Path::new("/dev").join(device.name);
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-        .stage(Stage::Namespace, path.display())?;
-    let stat = rustix::fs::fstat(&file).stage(Stage::Namespace, path.display())?;
+        .layer(Layer::Namespace, path.display())?;
+    let stat = rustix::fs::fstat(&file).layer(Layer::Namespace, path.display())?;
     let is_character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    if !is_character || (major(stat.st_rdev), minor(stat.st_rdev)) != number {
-        return fail(Stage::Namespace, format!("{} is another device", path.display()));
+    if !is_character || (major(stat.st_rdev), minor(stat.st_rdev)) != device.number {
+        return fail(Layer::Namespace, format!("{} is another device", path.display()));
     }
-    let mount = copy(&file).stage(Stage::Namespace, path.display())?;
+    let mount = copy(&file).layer(Layer::Namespace, path.display())?;
     let attributes = Attributes { no_exec: true, private: true, ..Attributes::default() };
-    set_attributes(&mount, attributes, Reach::One).stage(Stage::Namespace, path.display())?;
+    set_attributes(&mount, attributes, Reach::One).layer(Layer::Namespace, path.display())?;
     Ok(mount)
 }
 
@@ -399,7 +376,7 @@ fn attach_at(mount: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
     move_mount(mount, "", place, "", flags)
 }
 
-fn attach_over(mount: &OwnedFd, path: &Path) -> Result<(), Errno> {
+pub(crate) fn attach_over(mount: &OwnedFd, path: &Path) -> Result<(), Errno> {
     move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 

@@ -18,6 +18,9 @@ use crate::error::{Context, LaunchError, Layer, fail};
 
 /// Where systemd mounts the hierarchy.
 const ROOT: &str = "/sys/fs/cgroup";
+/// Where it is mounted beside version 1, without controllers.
+const ROOT_BESIDE_V1: &str = "/sys/fs/cgroup/unified";
+const NO_GROUP: &str = "this process is in no control group of version 2";
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const USEC_PER_SEC: u128 = 1_000_000;
@@ -156,12 +159,22 @@ fn missing(root: &Path, own: &str, limits: &[Limit]) -> Result<Missing, LaunchEr
     Ok(missing)
 }
 
+/// The directory of this process's control group, wherever the hierarchy of version 2 is mounted.
+pub(crate) fn own_group() -> Result<PathBuf, LaunchError> {
+    let own = fs::read_to_string("/proc/self/cgroup").layer(Layer::Limits, "/proc/self/cgroup")?;
+    let is_v2 = |root: &&str| statfs(*root).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(CGROUP2_MAGIC));
+    let Some(root) = [ROOT, ROOT_BESIDE_V1].into_iter().find(is_v2) else {
+        return fail(Layer::Limits, format!("{ROOT} is not cgroup v2"));
+    };
+    groups(Path::new(root), &own)?.into_iter().next().map_or_else(|| fail(Layer::Limits, NO_GROUP), Ok)
+}
+
 /// The control group of the process and all above it, from the inside out. `own` is the text of
 /// `/proc/self/cgroup`; the line of version 2 is `0::/path`.
 fn groups(root: &Path, own: &str) -> Result<Vec<PathBuf>, LaunchError> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
     let Some(path) = path else {
-        return fail(Layer::Limits, "this process is in no control group of version 2");
+        return fail(Layer::Limits, NO_GROUP);
     };
     let path = Path::new(path);
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {

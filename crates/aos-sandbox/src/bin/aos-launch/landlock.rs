@@ -3,7 +3,9 @@
 //! named Unix sockets (ABI 9).
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aos_core::report::LandlockReport;
@@ -127,7 +129,7 @@ fn entries(directory: &Path, links: Links, prefix: &str) -> Result<Vec<OwnedFd>,
     for entry in Dir::read_from(&directory)? {
         let name = entry?.file_name().to_owned();
         if name.to_bytes().starts_with(prefix.as_bytes()) {
-            found.push(open_path(directory.as_fd(), Path::new(&*name.to_string_lossy()), links)?);
+            found.push(open_path(directory.as_fd(), Path::new(OsStr::from_bytes(name.to_bytes())), links)?);
         }
     }
     Ok(found)

@@ -30,8 +30,9 @@
 #![cfg_attr(not(test), no_main)]
 
 mod agent;
+mod calls;
 mod cgroup;
-mod contents;
+mod disk;
 mod error;
 mod isolate;
 mod landlock;
@@ -40,7 +41,6 @@ mod listeners;
 mod loader;
 mod message;
 mod network;
-mod notify;
 mod options;
 mod probe;
 mod record;
@@ -51,23 +51,27 @@ mod tree;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
+use aos_sandbox::launch::notify::{Notifier, telling};
+use aos_sandbox::launch::options::User;
 use aos_sandbox::plan::{Identity, Node, Purpose, SandboxPlan};
 use aos_sys::namespace::{self, Inside, Kind};
 use aos_sys::process::{self, Fork};
-use aos_sys::{capability, identity, keyring};
+use aos_sys::{capability, keyring};
 use rustix::process::{
     DumpableBehavior, Pid, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
 
-use error::{Context, LaunchError, Layer, fail};
+use calls::Ends;
+use calls::inside::{self, Inside as CallsInside};
+use error::{Context, LaunchError, Layer, fail, print_line};
 use link::{ToInit, ToLauncher};
 use message::Sender;
-use notify::{Notifier, telling};
-use options::{Inherited, Options, Surroundings, User};
+use options::{Inherited, Options, Surroundings};
 use probe::Outside;
 use report::Before;
-use supervise::{End, Reporting};
+use supervise::{End, Reporting, Serving};
 use tree::ProcSource;
 
 #[cfg(not(test))]
@@ -79,7 +83,7 @@ fn main_of_launcher(arguments: Vec<OsString>) -> u8 {
     match launch(arguments) {
         Ok(status) => status,
         Err(error) => {
-            error.print();
+            print_line(&error.to_string());
             error.layer().exit_status()
         }
     }
@@ -94,6 +98,15 @@ struct Start {
     /// Secrets and the listeners' socket, gone when the tree is built; the record's, when the agent is
     /// forked.
     inherited: Inherited,
+    /// Whether the cgroup namespace is made already, above the init's group.
+    has_cgroup_namespace: bool,
+}
+
+/// What the preparations leave for the processes.
+struct Prepared {
+    start: Start,
+    report: Option<File>,
+    calls: Option<Ends>,
 }
 
 fn launch(arguments: Vec<OsString>) -> Result<u8, LaunchError> {
@@ -103,33 +116,38 @@ fn launch(arguments: Vec<OsString>) -> Result<u8, LaunchError> {
     let notifier = Notifier::from_environment()?;
     let is_own_init = rustix::process::getpid().is_init();
     let prepared = prepare(&options, inherited, is_own_init);
-    let (mut start, report) = telling(notifier.as_ref(), prepared)?;
+    let Prepared { mut start, report, calls } = telling(notifier.as_ref(), prepared)?;
     let (receiver, sender) = telling(notifier.as_ref(), message::channel())?;
     if is_own_init {
         let outside = telling(notifier.as_ref(), build(&mut start, ProcSource::OfUnit, None))?;
         let reporting = Reporting { receiver, report, notifier };
-        return split(start, outside, sender, End::OfChild, Some(reporting));
+        return split(start, outside, sender, End::OfChild, Some(reporting), None);
     }
     let (to_init, to_launcher) = telling(notifier.as_ref(), link::channel())?;
-    let forked = process::fork().layer(Layer::Process, "cannot fork the init");
+    let group = calls.as_ref().and_then(Ends::group);
+    let forked = group.map_or_else(process::fork, process::fork_into);
+    let forked = forked.layer(Layer::Process, "cannot fork the init");
     let forked = telling(notifier.as_ref(), forked)?;
     let reporting = Reporting { receiver, report, notifier };
     match forked {
         Fork::Parent(init) => {
             drop((sender, to_launcher));
-            let is_unit = options.is_unit();
-            let end = telling(reporting.notifier.as_ref(), serve_init(start, to_init, is_unit))?;
-            supervise::run(init, end, Some(reporting))
+            // Groups of calls are left to nobody: all is over when the init is.
+            let waits_for_init = options.is_unit() || calls.is_some();
+            let end = telling(reporting.notifier.as_ref(), serve_init(start, to_init, waits_for_init))?;
+            let serving =
+                calls.map_or(Serving::Nothing, |calls| Serving::Calls(Box::new(calls.of_launcher())));
+            supervise::run(init, end, Some(reporting), serving)
         }
         Fork::Child => {
             drop((reporting, to_init));
-            run_init(start, sender, to_launcher)
+            run_init(start, sender, to_launcher, calls.map(Ends::of_init))
         }
     }
 }
 
 /// The launcher's part while the init builds the tree; and the end for which it waits.
-fn serve_init(mut start: Start, to_init: ToInit, is_unit: bool) -> Result<End, LaunchError> {
+fn serve_init(mut start: Start, to_init: ToInit, waits_for_init: bool) -> Result<End, LaunchError> {
     // A step does not outlive its build, nor an agent who records what it asks for.
     let is_tied = start.plan.purpose == Purpose::Build || start.inherited.record_socket.is_some();
     if is_tied {
@@ -139,7 +157,7 @@ fn serve_init(mut start: Start, to_init: ToInit, is_unit: bool) -> Result<End, L
     to_init.pass_network()?;
     // Its layers are the next one's when the kernel has taken the union down.
     let has_union = start.plan.tree.iter().any(|entry| matches!(entry.node, Node::Transaction { .. }));
-    if is_tied || is_unit || has_union {
+    if is_tied || waits_for_init || has_union {
         return Ok(End::OfChild);
     }
     to_init.signal()?;
@@ -147,11 +165,7 @@ fn serve_init(mut start: Start, to_init: ToInit, is_unit: bool) -> Result<End, L
 }
 
 /// All that comes before the first fork.
-fn prepare(
-    options: &Options,
-    mut inherited: Inherited,
-    is_own_init: bool,
-) -> Result<(Start, Option<File>), LaunchError> {
+fn prepare(options: &Options, mut inherited: Inherited, is_own_init: bool) -> Result<Prepared, LaunchError> {
     // What belongs to the caller is opened while its files and its identity are still there.
     let plan = options.read_plan(&mut inherited)?;
     if isolate::is_asked(&plan, options) {
@@ -167,22 +181,37 @@ fn prepare(
         Purpose::Agent => Inside::Same,
         Purpose::Build => Inside::Zero,
     };
+    let calls = options.control()?.map(Ends::new).transpose()?;
+    let is_plain = options.surroundings() == Surroundings::Own && plan.purpose == Purpose::Agent;
+    if calls.is_some() && (is_own_init || !is_plain) {
+        return fail(Layer::Usage, "--control is for an agent whose sandbox this program makes");
+    }
+    let has_cgroup_namespace = calls.as_ref().is_some_and(|calls| calls.group().is_some());
     let before = match options.surroundings() {
-        Surroundings::Own => enter_namespaces(is_own_init, user, inside)?,
+        Surroundings::Own => enter_namespaces(is_own_init, has_cgroup_namespace, user, inside)?,
         Surroundings::Given => enter_given(is_own_init, &plan, user)?,
     };
     // Once for all processes: they keep what they need to build the sandbox, and each drops it.
     capability::drop_inheritable().layer(Layer::Capabilities, "cannot empty the bounding set")?;
-    Ok((Start { plan, identity, before, surroundings: options.surroundings(), inherited }, report))
+    let surroundings = options.surroundings();
+    let start = Start { plan, identity, before, surroundings, inherited, has_cgroup_namespace };
+    Ok(Prepared { start, report, calls })
 }
 
 /// Makes the namespaces that have to be there before the init, and maps the one user into them. The
 /// others are [`build`]'s and [`network`]'s.
-fn enter_namespaces(has_pid_namespace: bool, user: User, inside: Inside) -> Result<Before, LaunchError> {
+fn enter_namespaces(
+    has_pid_namespace: bool,
+    with_cgroup: bool,
+    user: User,
+    inside: Inside,
+) -> Result<Before, LaunchError> {
     let is_left = |kind: &Kind| !(has_pid_namespace && *kind == Kind::Pid);
     let before = Before::note(Kind::ALL.into_iter().filter(is_left).collect())?;
-    let first = if has_pid_namespace { &[Kind::User][..] } else { &[Kind::User, Kind::Pid] };
-    namespace::unshare(first).layer(Layer::Namespace, error::NO_NAMESPACES)?;
+    let mut first = vec![Kind::User];
+    first.extend((!has_pid_namespace).then_some(Kind::Pid));
+    first.extend(with_cgroup.then_some(Kind::Cgroup));
+    namespace::unshare(&first).layer(Layer::Namespace, error::NO_NAMESPACES)?;
     // The maps belong to root while a process is not dumpable.
     set_dumpable_behavior(DumpableBehavior::Dumpable).layer(Layer::Process, "cannot become dumpable")?;
     namespace::map_user(user.uid, user.gid, inside)
@@ -206,9 +235,20 @@ fn enter_given(is_init: bool, plan: &SandboxPlan, user: User) -> Result<Before, 
 }
 
 /// Pid 1 of the namespace made here. It ends with the launcher, and tells it why it fails.
-fn run_init(mut start: Start, mut sender: Sender, link: ToLauncher) -> Result<u8, LaunchError> {
-    match tied_to_parent().and_then(|()| build(&mut start, ProcSource::Fresh, Some(&link))) {
-        Ok(outside) => split(start, outside, sender, End::Told(link), None),
+fn run_init(
+    mut start: Start,
+    mut sender: Sender,
+    link: ToLauncher,
+    calls: Option<OwnedFd>,
+) -> Result<u8, LaunchError> {
+    let built = tied_to_parent().and_then(|()| build(&mut start, ProcSource::Fresh, Some(&link)));
+    let built = built.and_then(|outside| {
+        // The last for which the privilege to mount is needed.
+        let calls = calls.map(|socket| Ok((socket, inside::processes()?))).transpose()?;
+        Ok((outside, calls))
+    });
+    match built {
+        Ok((outside, calls)) => split(start, outside, sender, End::Told(link), None, calls),
         Err(error) => sender.give_up(error),
     }
 }
@@ -232,8 +272,9 @@ fn build(
     if start.surroundings == Surroundings::Given {
         return Outside::prepare(tree::given()?);
     }
-    namespace::unshare(&[Kind::Cgroup, Kind::Ipc, Kind::Mount, Kind::Uts])
-        .layer(Layer::Namespace, error::NO_NAMESPACES)?;
+    let mut kinds = vec![Kind::Ipc, Kind::Mount, Kind::Uts];
+    kinds.extend((!start.has_cgroup_namespace).then_some(Kind::Cgroup));
+    namespace::unshare(&kinds).layer(Layer::Namespace, error::NO_NAMESPACES)?;
     let tree = tree::assemble(&start.plan, &start.identity, proc_source, secrets)?;
     match link {
         Some(link) => {
@@ -254,11 +295,23 @@ fn split(
     mut sender: Sender,
     end: End,
     reporting: Option<Reporting>,
+    calls: Option<(OwnedFd, OwnedFd)>,
 ) -> Result<u8, LaunchError> {
     match start_agent(&start, &outside, &mut sender) {
         Ok(agent) => {
-            drop((start, outside, sender));
-            supervise::run(agent, end, reporting)
+            drop(sender);
+            let serving = match calls {
+                Some((socket, processes)) => {
+                    let Start { plan, before, .. } = start;
+                    let inside = CallsInside::new(socket, plan, before, outside, processes)?;
+                    Serving::Inside(Box::new(inside))
+                }
+                None => {
+                    drop((start, outside));
+                    Serving::Nothing
+                }
+            };
+            supervise::run(agent, end, reporting, serving)
         }
         // As the outermost process: nobody else would read what it sends.
         Err(error) if reporting.is_some() => {

@@ -5,14 +5,15 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 
+use aos_sandbox::launch::contents;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::contents;
-use crate::error::{Context, LaunchError, Layer, fail};
+use crate::error::{Context, LaunchError, Layer, fail, print_line};
 
 /// Bytes of all frames: a report of the greatest size, a status and a failure fit.
-const MAX_BYTES: u64 = 1 << 20;
+pub(crate) const BYTES_MAX: usize = 1 << 20;
 
 const STATUS: u8 = b'S';
 const REPORT: u8 = b'R';
@@ -52,6 +53,11 @@ pub(crate) fn channel() -> Result<(Receiver, Sender), LaunchError> {
 }
 
 impl Sender {
+    /// The end of a pipe that the launcher made.
+    pub(crate) fn over(pipe: OwnedFd) -> Self {
+        Self(pipe.into())
+    }
+
     /// Says what is in force.
     pub(crate) fn in_force(&mut self, status: &str, report: &[u8]) -> Result<(), LaunchError> {
         self.send(REPORT, report)?;
@@ -69,7 +75,7 @@ impl Sender {
     /// Says which layer is missing, or prints it where nobody listens.
     pub(crate) fn tell(&mut self, error: &LaunchError) {
         if self.failed(error).is_err() {
-            error.print();
+            print_line(&error.to_string());
         }
     }
 
@@ -91,12 +97,14 @@ impl Sender {
 impl Receiver {
     /// Waits for the end of the pipe.
     pub(crate) fn wait(self) -> Result<Outcome, LaunchError> {
-        let bytes = contents::read(self.0, MAX_BYTES).layer(Layer::Process, "cannot hear from inside")?;
+        let bytes =
+            contents::read(self.0, BYTES_MAX as u64).layer(Layer::Process, "cannot hear from inside")?;
         decode(&bytes)
     }
 }
 
-fn decode(mut bytes: &[u8]) -> Result<Outcome, LaunchError> {
+/// How the start went, from all that came before the end of the pipe.
+pub(crate) fn decode(mut bytes: &[u8]) -> Result<Outcome, LaunchError> {
     let mut report = Vec::new();
     let mut status = None;
     while let Some((kind, text, rest)) = frame(bytes) {

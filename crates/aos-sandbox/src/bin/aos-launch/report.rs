@@ -4,15 +4,14 @@
 use std::path::Path;
 
 use aos_core::report::{LandlockReport, LaunchReport, LayerReport, REPORT_VERSION};
+use aos_sandbox::launch::{aliases, contents};
 use aos_sandbox::plan::{Node, Purpose, SandboxPlan};
 use aos_sys::capability::{self, Sets};
 use aos_sys::namespace::{self, Kind};
 use rustix::thread::{SecureComputingMode, no_new_privs, secure_computing_mode};
 
 use crate::agent::limits;
-use crate::contents;
 use crate::error::{Context, LaunchError, Layer, fail};
-use crate::tree;
 
 /// The namespaces of this process before it left them; the pid namespace among them only if it
 /// was left too.
@@ -124,7 +123,7 @@ fn mount_layer(both: &[&str], mountinfo: &str) -> LayerReport {
         let (Some(point), Some(options)) = (fields.next(), fields.next()) else { continue };
         let has = |option: &str| options.split(',').any(|one| one == option);
         count += 1;
-        let is_for_both = || both.iter().any(|place| Path::new(place) == tree::unescape(point));
+        let is_for_both = || both.iter().any(|place| Path::new(place) == aliases::unescape(point));
         let is_divided = has("ro") || has("noexec") || is_for_both();
         if !has("nosuid") || !is_divided || !(has("nodev") || point.starts_with("/dev/")) {
             bad.push(format!("{point} ({options})"));

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::Write;
 
+use aos_sandbox::launch::notify::{Notifier, telling};
 use aos_sandbox::seccomp::Policy;
 use aos_sys::{capability, process, seccomp, signal};
 use rustix::io::Errno;
@@ -16,10 +17,11 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
+use crate::calls::inside::Inside;
+use crate::calls::table::Calls;
 use crate::error::{self, Context, LaunchError, Layer, print_line};
 use crate::link::{ToInit, ToLauncher};
 use crate::message::{Outcome, Receiver};
-use crate::notify::{Notifier, telling};
 
 /// Signals that a service manager or an operator sends to stop, reload or wake an agent.
 const PASSED_ON: [Signal; 7] =
@@ -43,25 +45,25 @@ pub(crate) struct Reporting {
 impl Reporting {
     /// Waits until the agent runs, or until it is clear that it will not: then its exit status, and
     /// the reason is printed and reported.
-    fn finish(self) -> Result<Option<u8>, LaunchError> {
+    fn finish(self) -> Result<(Option<u8>, Option<Notifier>), LaunchError> {
         let Self { receiver, report, notifier } = self;
         match telling(notifier.as_ref(), receiver.wait())? {
             Outcome::Failed { exit_status, why } => {
                 print_line(&why);
-                if let Some(notifier) = notifier {
+                if let Some(notifier) = &notifier {
                     notifier.failed(&why);
                 }
-                Ok(Some(exit_status))
+                Ok((Some(exit_status), notifier))
             }
             Outcome::Started { status, report: bytes } => {
                 if let Some(mut file) = report {
                     let written = file.write_all(&bytes).layer(Layer::Report, "cannot write the report");
                     telling(notifier.as_ref(), written)?;
                 }
-                if let Some(notifier) = notifier {
+                if let Some(notifier) = &notifier {
                     notifier.ready(&status)?;
                 }
-                Ok(None)
+                Ok((None, notifier))
             }
         }
     }
@@ -77,6 +79,27 @@ pub(crate) enum End {
     Told(ToLauncher),
 }
 
+/// What a process does while it waits.
+pub(crate) enum Serving {
+    /// Nothing else.
+    Nothing,
+    /// The launcher's part in calls.
+    Calls(Box<Calls>),
+    /// The init's part in calls.
+    Inside(Box<Inside>),
+}
+
+impl Serving {
+    /// What waiting like this needs.
+    const fn policy(&self) -> Policy {
+        match self {
+            Self::Nothing => Policy::Init,
+            Self::Calls(_) => Policy::Launcher,
+            Self::Inside(_) => Policy::Caller,
+        }
+    }
+}
+
 /// Ends everything inside when the calling thread of the caller ends: a step does not outlive its
 /// build. An agent does outlive a supervisor that is restarted.
 pub(crate) fn end_with_caller() -> Result<(), LaunchError> {
@@ -84,15 +107,23 @@ pub(crate) fn end_with_caller() -> Result<(), LaunchError> {
 }
 
 /// Locks this process down and waits for `child`.
-pub(crate) fn run(child: Pid, end: End, reporting: Option<Reporting>) -> Result<u8, LaunchError> {
+pub(crate) fn run(
+    child: Pid,
+    end: End,
+    reporting: Option<Reporting>,
+    serving: Serving,
+) -> Result<u8, LaunchError> {
     let notifier = reporting.as_ref().and_then(|reporting| reporting.notifier.as_ref());
-    telling(notifier, lock_down())?;
-    match reporting.map(Reporting::finish).transpose()?.flatten() {
-        Some(exit_status) => Ok(exit_status),
-        None => {
-            process::give_back_memory();
-            wait_for(child, &end)
-        }
+    telling(notifier, lock_down(serving.policy()))?;
+    let (failed, notifier) = reporting.map(Reporting::finish).transpose()?.unwrap_or_default();
+    if let Some(exit_status) = failed {
+        return Ok(exit_status);
+    }
+    process::give_back_memory();
+    match serving {
+        Serving::Nothing => wait_for(child, &end, None),
+        Serving::Inside(mut inside) => wait_for(child, &end, Some(&mut *inside)),
+        Serving::Calls(calls) => calls.serve(child, notifier.as_ref()),
     }
 }
 
@@ -103,15 +134,20 @@ pub(crate) fn give_up_privileges() -> Result<(), LaunchError> {
 }
 
 /// No privilege, and a filter of what waiting needs.
-fn lock_down() -> Result<(), LaunchError> {
+fn lock_down(policy: Policy) -> Result<(), LaunchError> {
     give_up_privileges()?;
-    seccomp::install(Policy::Init.compile()).layer(Layer::Seccomp, error::NO_FILTER)
+    seccomp::install(policy.compile()).layer(Layer::Seccomp, error::NO_FILTER)
 }
 
 /// Passes signals on and reaps until `child` has ended.
-fn wait_for(child: Pid, end: &End) -> Result<u8, LaunchError> {
+fn wait_for(child: Pid, end: &End, mut calls: Option<&mut Inside>) -> Result<u8, LaunchError> {
     loop {
-        if let Some(status) = reap(child)? {
+        let ended = reap(child, |other, status| {
+            if let Some(calls) = &mut calls {
+                calls.ended(other, status);
+            }
+        })?;
+        if let Some(status) = ended {
             let status = exit_status(status);
             if let End::Told(link) = end {
                 end_all_others()?;
@@ -124,16 +160,21 @@ fn wait_for(child: Pid, end: &End) -> Result<u8, LaunchError> {
         {
             return Ok(status);
         }
-        let signal = signal::wait().layer(Layer::Process, "cannot wait for signals")?;
-        let passed =
-            if signal == END { Some(Signal::KILL) } else { PASSED_ON.contains(&signal).then_some(signal) };
-        if let Some(passed) = passed {
-            match kill_process(child, passed) {
-                // Between its end and its reaping the child takes no signal.
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(error) => return Err(error).layer(Layer::Process, "cannot pass a signal on"),
-            }
+        if let Some(calls) = &mut calls {
+            calls.serve()?;
         }
+        pass_on(child, signal::wait().layer(Layer::Process, "cannot wait for signals")?)?;
+    }
+}
+
+/// Passes a signal on to the child, if it is one for it.
+pub(crate) fn pass_on(child: Pid, signal: Signal) -> Result<(), LaunchError> {
+    let passed =
+        if signal == END { Some(Signal::KILL) } else { PASSED_ON.contains(&signal).then_some(signal) };
+    match passed.map(|passed| kill_process(child, passed)) {
+        // Between its end and its reaping the child takes no signal.
+        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+        Some(Err(error)) => Err(error).layer(Layer::Process, "cannot pass a signal on"),
     }
 }
 
@@ -150,12 +191,15 @@ fn end_all_others() -> Result<(), LaunchError> {
     }
 }
 
-/// Reaps all that have ended; the status of `child` if it is among them.
-fn reap(child: Pid) -> Result<Option<WaitStatus>, LaunchError> {
+/// Reaps all that have ended, and tells of each but `child`; the status of that if it is among them.
+pub(crate) fn reap(
+    child: Pid,
+    mut other: impl FnMut(Pid, WaitStatus),
+) -> Result<Option<WaitStatus>, LaunchError> {
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == child => return Ok(Some(status)),
-            Ok(Some(_)) => {}
+            Ok(Some((pid, status))) => other(pid, status),
             Ok(None) => return Ok(None),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error).layer(Layer::Process, "cannot wait for the agent"),
@@ -164,7 +208,7 @@ fn reap(child: Pid) -> Result<Option<WaitStatus>, LaunchError> {
 }
 
 /// A shell's convention: the status itself, or 128 and the signal.
-fn exit_status(status: WaitStatus) -> u8 {
+pub(crate) fn exit_status(status: WaitStatus) -> u8 {
     let code = status
         .exit_status()
         .or_else(|| status.terminating_signal().map(|signal| 128 + signal))

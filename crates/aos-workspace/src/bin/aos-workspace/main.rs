@@ -9,6 +9,7 @@
 //! changes what the agent has closed to itself, as overlayfs does for the agent.
 
 mod answer;
+mod patience;
 
 use std::fs::File;
 use std::io::Read;
@@ -17,9 +18,10 @@ use std::process::ExitCode;
 
 use aos_core::workspace::{Answer, REQUEST_MAX_BYTES, Request, VERSION};
 use aos_sys::namespace::{self, Inside, Kind};
-use aos_workspace::Folder;
+use aos_workspace::{Folder, progress};
 
 use answer::AnswerFile;
+use patience::Patience;
 
 const USAGE: &str = "usage: aos-workspace REQUEST ANSWER-FOLDER";
 /// There is no answer.
@@ -51,12 +53,27 @@ fn run(arguments: &[std::ffi::OsString]) -> Result<Answer, String> {
         return Err("it never runs as root".to_owned());
     }
     let request = read(Path::new(request))?;
+    be_patient()?;
     // Before the namespace: in it, the reader is nobody.
     let file = AnswerFile::create(Path::new(folder), &request.token, request.reader_uid)?;
     let answer =
         enter().and_then(|()| perform(&request)).unwrap_or_else(|message| Answer::Failed { message });
     file.write(&answer)?;
     Ok(answer)
+}
+
+/// Keeps the service manager from ending an operation that makes progress.
+fn be_patient() -> Result<(), String> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the service manager's protocol passes the socket in this variable; read once at the start"
+    )]
+    let name = std::env::var_os("NOTIFY_SOCKET");
+    if let Some(name) = name {
+        let mut patience = Patience::at(&name)?;
+        progress::listen(move || patience.progress());
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Request, String> {

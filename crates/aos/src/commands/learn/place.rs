@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use aos_build::Built;
 use aos_build::run::remove_tree;
-use aos_learn::{Account, Workspace};
+use aos_learn::Workspace;
 use aos_package::unpack::{Modes, Options};
+use aos_sandbox::launch::options::User;
 
 use crate::contents;
 use crate::environment;
@@ -22,7 +23,7 @@ pub(super) struct Place {
     directory: tempfile::TempDir,
     rootfs: PathBuf,
     workspace: Workspace,
-    account: Option<Account>,
+    account: Option<User>,
 }
 
 impl Place {
@@ -63,7 +64,7 @@ impl Place {
     }
 
     /// The user that the agent runs as, when that is not the caller.
-    pub(super) const fn account(&self) -> Option<Account> {
+    pub(super) const fn account(&self) -> Option<User> {
         self.account
     }
 
@@ -85,7 +86,7 @@ fn existing(path: &Path) -> Result<PathBuf> {
 
 /// Of root's agents, the owner of the workspace that was named, or a user that nobody is: an agent
 /// never runs as root.
-fn account(workspace: Option<&Path>) -> Result<Option<Account>> {
+fn account(workspace: Option<&Path>) -> Result<Option<User>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -93,10 +94,10 @@ fn account(workspace: Option<&Path>) -> Result<Option<Account>> {
         workspace.map(|path| path.metadata().with_context(|| format!("cannot look at {}", path.display())));
     let owner = owner.transpose()?.filter(|found| found.uid() != 0 && found.gid() != 0);
     Ok(Some(match owner {
-        Some(found) => Account { uid: found.uid(), gid: found.gid() },
+        Some(found) => User { uid: found.uid(), gid: found.gid() },
         None => {
             let nobody = aos_build::run::Account::of_process();
-            Account { uid: nobody.uid, gid: nobody.gid }
+            User { uid: nobody.uid, gid: nobody.gid }
         }
     }))
 }

@@ -15,6 +15,8 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aos_core::path::AbsolutePath;
+use aos_sandbox::launch::mounts::{Content, copy, new_tmpfs, union};
+use aos_sandbox::launch::sources::{self, Source, open_host};
 use aos_sandbox::plan::{Node, SandboxPlan, TreeEntry};
 use aos_sys::mount::{Attributes, Reach, set_attributes};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fchmod, fstatvfs, mkdirat, openat, symlinkat};
@@ -24,10 +26,8 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::mounts::{Content, attach, copy, mount_devices, new_tmpfs, processes};
+use super::mounts::{attach, mount_devices, processes};
 use super::places::{ignore_existing, make_devices, make_directory, make_parents, relative, write_file};
-use super::sources::{self, Source, open_host};
-use super::union::union;
 use super::{ProcSource, Tree, cover, enter, make_ungranted};
 use crate::error::{Context, LaunchError, Layer, fail};
 

@@ -7,17 +7,17 @@
 //! second mounts, in the plan's order. Sources and places are held as descriptors that were opened
 //! without following links: nobody who writes to a granted directory can redirect a mount.
 
-mod aliases;
 mod build;
 mod mounts;
 mod places;
-mod sources;
 mod transaction;
 mod union;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
+use aos_sandbox::launch::mounts::{Content, new_tmpfs};
+use aos_sandbox::launch::{aliases, sources};
 use aos_sandbox::plan::{Identity, Purpose, SandboxPlan};
 use aos_sys::mount::{Attributes, Reach, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags, open, openat};
@@ -25,9 +25,6 @@ use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::error::{Context, LaunchError, Layer};
-use mounts::Content;
-
-pub(crate) use aliases::unescape;
 
 /// Where `/proc` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +61,7 @@ pub(crate) fn assemble(
     aos_sys::mount::make_private(&host, Reach::Tree)
         .layer(Layer::Namespace, "cannot keep mounts from spreading")?;
     // Of an agent it is the root; of a step, the bottom of the union that is.
-    let memory = mounts::new_tmpfs(ROOT_BYTES, ROOT_INODES, "0755", Content::Data)
+    let memory = new_tmpfs(ROOT_BYTES, ROOT_INODES, "0755", Content::Data)
         .layer(Layer::Namespace, "cannot make the root in memory")?;
     match plan.purpose {
         Purpose::Agent => assemble_agent(&memory, &host, plan, identity, proc_source),

@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use aos_sandbox::launch::devices::DEVICES;
+use aos_sandbox::launch::mounts::{self, Content, copy, inert, new_tmpfs, union};
+use aos_sandbox::launch::sources::Source;
 use aos_sandbox::plan::{Bind, BindAccess, Node, TreeEntry};
 use aos_sys::mount::{Attributes, Reach, set_attributes};
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, major, minor, openat2,
-    readlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, major, minor, openat2, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -16,42 +16,9 @@ use rustix::mount::{
 
 use super::ProcSource;
 use super::places::relative;
-use super::sources::Source;
 use super::transaction;
-use super::union::{Shared, union};
+use super::union::Shared;
 use crate::error::{Context, LaunchError, Layer, fail, print_line};
-
-/// A device that has no effect outside the process that uses it.
-pub(super) struct Device {
-    /// Its name in `/dev`.
-    pub(super) name: &'static str,
-    /// Its minor number; the major one is 1 (memory) or 5 (terminal).
-    number: (u32, u32),
-}
-
-/// The devices of an agent. Numbers from the kernel's admin-guide/devices.txt.
-pub(super) const DEVICES: [Device; 6] = [
-    Device { name: "null", number: (1, 3) },
-    Device { name: "zero", number: (1, 5) },
-    Device { name: "full", number: (1, 7) },
-    Device { name: "random", number: (1, 8) },
-    Device { name: "urandom", number: (1, 9) },
-    Device { name: "tty", number: (5, 0) },
-];
-
-/// What a file system in memory is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
-    /// Nothing in it is executed.
-    Data,
-    /// Anything: a step of a build runs what it writes.
-    Anything,
-}
-
-/// Flags of every file system that is made for the agent.
-pub(super) fn inert() -> MountAttrFlags {
-    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
-}
 
 /// Mounts every entry that is a mount, in order.
 pub(super) fn mount_all(
@@ -112,38 +79,9 @@ pub(super) fn attach(root: &OwnedFd, path: &str, mount: impl AsFd) -> Result<(),
     move_mount(mount, "", place, "", flags)
 }
 
-/// A detached copy of a file or directory with all that is mounted below it.
-pub(super) fn copy(source: impl AsFd) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_RECURSIVE;
-    open_tree(source, "", flags)
-}
-
 /// A copy with the flags of the bind.
 fn bound(entry: &TreeEntry, bind: &Bind, source: &OwnedFd) -> Result<OwnedFd, LaunchError> {
-    let what = || format!("{}: cannot copy the mount of {}", entry.cause, bind.source);
-    let attributes = Attributes {
-        read_only: bind.access != BindAccess::Write,
-        no_exec: bind.access != BindAccess::ReadExecute,
-        no_dev: true,
-        private: true,
-    };
-    let mount = copy(source).layer(Layer::Namespace, what())?;
-    set_attributes(&mount, attributes, Reach::Tree).layer(Layer::Namespace, what())?;
-    if bind.access == BindAccess::Write {
-        let flags = fstatvfs(&mount).layer(Layer::Namespace, what())?.f_flag;
-        if flags.contains(StatVfsMountFlags::RDONLY) {
-            return fail(
-                Layer::Grant,
-                format!(
-                    "capability `{}`: {} is read-only here (in a unit: see ReadWritePaths=)",
-                    entry.cause, bind.source
-                ),
-            );
-        }
-    }
+    let mount = mounts::bound(entry, bind, source)?;
     note_refusal(entry, bind, &mount);
     Ok(mount)
 }
@@ -161,25 +99,6 @@ fn note_refusal(entry: &TreeEntry, bind: &Bind, mount: &OwnedFd) {
             entry.cause, bind.source
         ));
     }
-}
-
-/// An empty file system in memory.
-pub(super) fn new_tmpfs(
-    size_bytes: u64,
-    inodes: u64,
-    mode: &str,
-    content: Content,
-) -> Result<OwnedFd, Errno> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "size", size_bytes.to_string())?;
-    fsconfig_set_string(context.as_fd(), "nr_inodes", inodes.to_string())?;
-    fsconfig_set_string(context.as_fd(), "mode", mode)?;
-    fsconfig_create(context.as_fd())?;
-    let flags = match content {
-        Content::Data => inert(),
-        Content::Anything => inert().difference(MountAttrFlags::MOUNT_ATTR_NOEXEC),
-    };
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
 /// `/proc` of the own pid namespace: only processes, and of these only what the agent may inspect.

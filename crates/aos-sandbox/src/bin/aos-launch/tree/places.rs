@@ -4,24 +4,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use aos_core::path::AbsolutePath;
+use aos_sandbox::launch::devices::{DEVICE_DIRECTORIES, DEVICE_LINKS, DEVICES};
+use aos_sandbox::launch::sources::Source;
 use aos_sandbox::plan::{Identity, Node, TreeEntry};
 use rustix::fs::{FileType, Mode, OFlags, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
-use super::sources::Source;
 use crate::error::{Context, LaunchError, Layer};
 
 const DIRECTORY_MODE: Mode = Mode::from_bits_retain(0o755);
 const FILE_MODE: Mode = Mode::from_bits_retain(0o644);
-
-/// The links of `/dev` that programs expect.
-const DEVICE_LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-];
 
 /// Makes the place of every entry that lies in the root's own memory.
 pub(super) fn make_all(
@@ -126,9 +118,10 @@ pub(super) fn write_file(root: impl AsFd, path: &str, content: &[u8]) -> Result<
 /// `/dev` with mount points for the devices, its links, and the directories that get mounts.
 pub(super) fn make_devices(root: &OwnedFd, path: &str) -> Result<(), LaunchError> {
     make_directory(root, path)?;
-    make_directory(root, &format!("{path}/pts"))?;
-    make_directory(root, &format!("{path}/shm"))?;
-    for device in super::mounts::DEVICES {
+    for directory in DEVICE_DIRECTORIES {
+        make_directory(root, &format!("{path}/{directory}"))?;
+    }
+    for device in DEVICES {
         write_file(root, &format!("{path}/{}", device.name), b"")?;
     }
     for (name, to) in DEVICE_LINKS {

@@ -1,159 +1,78 @@
-//! The workspace as a transaction: opening its layers, and the writable union of them.
+//! The workspace as a transaction: the writable union of its layers.
 //!
-//! The folder of changes is the agent's user's, and has no name inside. What an agent can do to it is through
-//! the union alone, so names in it are `aos-workspace`'s and the kernel's; they are opened without following links
-//! all the same. An operation that `aos-workspace` has begun and not ended keeps the agent from starting.
+//! The kernel makes a directory of its own when it makes the union, and mounts it read-only when that fails. An agent
+//! that has used up its limit on the disk could then not even delete: so a file in the folder of changes, which has no
+//! name inside, keeps some room for it.
 
-use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use aos_core::path::AbsolutePath;
-use aos_sandbox::plan::TreeEntry;
-use aos_sandbox::plan::workspace::{INTENT, SNAPSHOTS, SNAPSHOTS_MAX, UPPER, WORK, snapshot_number};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat2, statat};
+use aos_sandbox::launch::layers::Layers;
+use aos_sandbox::launch::mounts::inert;
+use aos_sandbox::plan::workspace::ROOM;
+use aos_sys::quota;
+use rustix::fs::{
+    AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags, fallocate, fstatvfs, openat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
-use rustix::thread::{NanosleepRelativeResult, Timespec, nanosleep};
 
-use super::mounts::inert;
-use super::places::ignore_existing;
-use super::sources::{open_host, refuse};
-use crate::error::{Context, LaunchError, Layer, fail, print_line};
+use crate::error::{Context, LaunchError, Layer, fail};
 
 /// Options of the union. What the agent synchronises is on the disk, so it is not `volatile`; the rest is off
 /// because the changes are read, frozen and applied as plain files.
 const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("xino", "off")];
 
-/// How often, and how long between, the folder is tried to be had: two seconds. An init ends within milliseconds.
-const HOLD_TRIES: u32 = 80;
-const HOLD_PAUSE_NS: i64 = 25_000_000;
-
-/// The layers of a workspace.
-#[derive(Debug)]
-pub(super) struct Layers {
-    /// The snapshots, newest first, and what is below them.
-    pub(super) lower: Vec<OwnedFd>,
-    /// How many of them are snapshots.
-    pub(super) snapshots: usize,
-    /// The folder that has the changes and the snapshots.
-    pub(super) folder: OwnedFd,
-    /// The changes.
-    pub(super) upper: OwnedFd,
-    work: OwnedFd,
-}
-
-/// Opens the layers, and makes the two directories of the union where they are missing.
-pub(super) fn open(
-    entry: &TreeEntry,
-    lower: &[AbsolutePath],
-    changes: &AbsolutePath,
-) -> Result<Layers, LaunchError> {
-    let what = || format!("{}: the changes in {changes}", entry.cause);
-    let folder = match open_host(changes) {
-        Ok(place) => child(&place, ".").layer(Layer::Namespace, what())?,
-        Err(error) => return refuse(entry, changes, error),
-    };
-    hold(&folder, changes)?;
-    match statat(&folder, INTENT, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => {}
-        Ok(_) => {
-            return fail(
-                Layer::Namespace,
-                format!(
-                    "{changes}: an operation on the workspace was cut short; `aos start ID` ends it first"
-                ),
-            );
-        }
-        Err(error) => return Err(error).layer(Layer::Namespace, what()),
-    }
-    for name in [UPPER, WORK, SNAPSHOTS] {
-        ignore_existing(mkdirat(&folder, name, Mode::RWXU)).layer(Layer::Namespace, what())?;
-    }
-    let snapshots = open_snapshots(&folder, changes)?;
-    let count = snapshots.len();
-    let mut layers = snapshots;
-    for path in lower {
-        match open_host(path) {
-            Ok(layer) => layers.push(layer),
-            Err(error) => return refuse(entry, path, error),
-        }
-    }
-    Ok(Layers {
-        lower: layers,
-        snapshots: count,
-        upper: child(&folder, UPPER).layer(Layer::Namespace, what())?,
-        work: child(&folder, WORK).layer(Layer::Namespace, what())?,
-        folder,
-    })
-}
-
-/// Keeps `aos-workspace` from the changes for as long as this process lives, which is the init: what an operation
-/// does below a mounted union is undefined. An earlier
-/// run's init may still be ending when its launcher has told the end: that is waited for, a moment.
-fn hold(folder: &OwnedFd, changes: &AbsolutePath) -> Result<(), LaunchError> {
-    let lock = File::from(folder.try_clone().layer(Layer::Namespace, changes)?);
-    for _ in 0..HOLD_TRIES {
-        match lock.try_lock() {
-            Ok(()) => {
-                // Closed by the end of the init, and in the agent by its exec.
-                std::mem::forget(lock);
-                return Ok(());
-            }
-            Err(TryLockError::WouldBlock) => pause(),
-            Err(TryLockError::Error(error)) => return Err(error).layer(Layer::Namespace, changes),
-        }
-    }
-    fail(
-        Layer::Namespace,
-        format!("{changes} is in use by another agent or operation; try again when it has ended"),
-    )
-}
-
-/// An interrupted pause is a shorter one.
-fn pause() {
-    let rest = Timespec { tv_sec: 0, tv_nsec: HOLD_PAUSE_NS };
-    if let NanosleepRelativeResult::Err(error) = nanosleep(&rest) {
-        print_line(&format!("note: cannot wait: {error}"));
-    }
-}
-
-/// The snapshots' directories, newest first.
-fn open_snapshots(folder: &OwnedFd, changes: &AbsolutePath) -> Result<Vec<OwnedFd>, LaunchError> {
-    let what = || format!("the snapshots in {changes}");
-    let place = child(folder, SNAPSHOTS).layer(Layer::Namespace, what())?;
-    let mut numbers = Vec::new();
-    for entry in Dir::read_from(&place).layer(Layer::Namespace, what())? {
-        let entry = entry.layer(Layer::Namespace, what())?;
-        numbers.extend(entry.file_name().to_str().ok().and_then(snapshot_number));
-    }
-    if numbers.len() > SNAPSHOTS_MAX as usize {
-        return fail(Layer::Namespace, format!("{changes} has over {SNAPSHOTS_MAX} snapshots"));
-    }
-    numbers.sort_unstable_by(|a, b| b.cmp(a));
-    numbers
-        .into_iter()
-        .map(|number| {
-            child(&place, &aos_sandbox::plan::workspace::snapshot_name(number))
-                .layer(Layer::Namespace, what())
-        })
-        .collect()
-}
-
-/// A directory in another one, open for reading.
-fn child(of: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
-    openat2(
-        of,
-        name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
-}
+/// Bytes that are kept: the kernel needs a block or two, and what it notes about files may exceed the limit by a few.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// The writable union.
 pub(super) fn mount(layers: &Layers) -> Result<OwnedFd, LaunchError> {
+    give_room(layers).layer(Layer::Namespace, "cannot make room in the folder of changes")?;
+    let mount = made(layers)?;
+    let flags = fstatvfs(&mount).layer(Layer::Namespace, "cannot look at the union of the workspace")?.f_flag;
+    if flags.contains(StatVfsMountFlags::RDONLY) {
+        return fail(
+            Layer::Namespace,
+            "the folder of changes has no room left on the disk, or in limits.disk, so that the workspace would be read-only: `aos commit`, `aos discard`, or a higher limit",
+        );
+    }
+    keep_room(layers).layer(Layer::Namespace, "cannot keep room in the folder of changes")?;
+    Ok(mount)
+}
+
+/// Gives back what was kept.
+fn give_room(layers: &Layers) -> Result<(), Errno> {
+    match unlinkat(&layers.folder, ROOM, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps room for the next time where there is a limit; less, where there is not as much.
+fn keep_room(layers: &Layers) -> Result<(), Errno> {
+    if !quota::project(&layers.folder).is_ok_and(|project| project.is_inherited) {
+        return Ok(());
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match openat(&layers.folder, ROOM, flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::DQUOT | Errno::NOSPC) => return Ok(()),
+        opened => opened?,
+    };
+    let mut bytes = ROOM_BYTES;
+    while bytes > 0 {
+        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Err(Errno::DQUOT | Errno::NOSPC) => bytes /= 2,
+            // Not every file system can.
+            Err(Errno::OPNOTSUPP) => break,
+            done => return done,
+        }
+    }
+    Ok(())
+}
+
+fn made(layers: &Layers) -> Result<OwnedFd, LaunchError> {
     let what = "cannot make the union of the workspace (/var/lib/aos-changes has to be on a file system that takes user attributes, such as ext4, xfs, btrfs or tmpfs, and not on another union)";
     union(layers).layer(Layer::Namespace, what)
 }

@@ -7,37 +7,18 @@
 //! root's own memory meanwhile, never on anything of the host: that could be the source of a grant.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use aos_core::path::AbsolutePath;
+use aos_sandbox::launch::mounts::{copy, union};
 use aos_sandbox::plan::{Node, TreeEntry};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat2, statx, unlinkat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen, unmount,
-};
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::SCAFFOLD;
-use super::mounts::{attach, copy, place};
+use super::mounts::{attach, place};
 use super::places::relative;
-
-/// A read-only union of directories, the first on top.
-pub(super) fn union<'a>(lower: impl Iterator<Item = &'a OwnedFd>) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for directory in lower {
-        fsconfig_set_string(
-            context.as_fd(),
-            "lowerdir+",
-            format!("/proc/self/fd/{}", directory.as_raw_fd()),
-        )?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
-}
 
 /// The unions of top directories, and what they are made from.
 pub(super) struct Shared<'a> {
