@@ -109,7 +109,7 @@ pub(crate) const PAGES: &[Page] = &[
             ("tar c . | aos exec web --workdir /workspace -- tar x", "Copy a folder into its workspace."),
             ("aos exec web --memory 64M --timeout 30s -- ./check", "Bound the command, not the agent."),
             (
-                "aos exec web --capability 'file_read: /srv/data/**' -- wc -l /srv/data/a",
+                "aos exec web --capability file_read:/srv/data/a -- wc -l /srv/data/a",
                 "Leave the command one capability of the agent's.",
             ),
         ],
