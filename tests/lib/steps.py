@@ -72,6 +72,9 @@ STEPS = [
     Step("isolation", "every isolation backend keeps the contract",
          bash("cargo test --workspace --locked --no-run --quiet; tests/isolation/run"), 3000, requires=["release"],
          apt=C_COMPILER + ["crun", "runc", "qemu-system-x86", "git", "debian-archive-keyring"], cargo=["cargo-nextest"]),
+    # Emulated, it takes some minutes for what the others do in seconds.
+    Step("isolation-vm", "nothing of the escape corpus escapes from a virtual machine", ["tests/isolation/run", "--corpus", "vm"],
+         1800, requires=["isolation"], long=True),
     Step("soak", "the store after workers are killed at random moments",
          bash("cargo test --workspace --locked --no-run --quiet; target/debug/examples/store-soak --kills 500"),
          600, apt=C_COMPILER),
@@ -91,6 +94,8 @@ STEPS = [
          bash("cargo test --workspace --locked --no-run --quiet; tests/deb/run"), 1800, requires=["debs"], boots=True, apt=MACHINE),
     Step("image", "the appliance image, booted in QEMU", ["tests/image/run", "--debs", "target/debs"], 2700,
          requires=["debs"], boots=True),
+    Step("stock", "a stock Debian 13 in QEMU: controllers, quotas, a full disk, the escape corpus on its kernel", ["tests/vm/run"], 3600,
+         requires=["debs", "unit"], boots=True, long=True, apt=["mmdebstrap", "qemu-system-x86", "qemu-utils", "openssh-client"]),
     Step("debian13", "the packages build on Debian 13 with Debian's toolchain", ["tests/deb/build-on-debian13"], 3600,
          long=True, apt=["mmdebstrap", "util-linux", "debian-archive-keyring"]),
 ]

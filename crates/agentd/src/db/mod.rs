@@ -2,8 +2,8 @@
 //!
 //! One thread owns the connection; a [`Db`] is a handle that sends it work over a bounded queue (a full queue
 //! makes the sender wait) and waits for the answer with a deadline. WAL with `synchronous=FULL`: what was
-//! answered survives a power cut, and what is changed needs no room on the disk ([`reserve`]). Mode 0600. A second supervisor on the same state is refused by a lock on
-//! `state.lock`, held as long as the thread lives.
+//! answered survives a power cut, and what is changed needs no room on the disk
+//! ([`reserve`]). Mode 0600. A second supervisor on the same state is refused by a lock on `state.lock`, held as long as the thread lives.
 
 mod checkpoints;
 mod records;
@@ -74,6 +74,17 @@ impl DbError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+
+    /// Whether a file could not be opened, read or written.
+    fn is_of_files(&self) -> bool {
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::Migration(rusqlite_migration::Error::RusqliteError { err, .. }) => err,
+            _ => return false,
+        };
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        matches!(error.sqlite_error_code(), Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure))
     }
 
     /// Whether a record to be inserted is there already.
@@ -242,14 +253,38 @@ fn open(path: &Path) -> Result<Connection, DbError> {
     let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(failed)?;
     drop(fd);
+    let mut connection = match connect(path, Index::Shared) {
+        // The file of the index shrinks when it is opened, and cannot grow again on a disk that is full.
+        Err(error) if error.is_of_files() => {
+            tracing::warn!(%error, "the state database keeps its index in memory: other programs cannot read it");
+            connect(path, Index::Private)
+        }
+        connected => connected,
+    }?;
+    reserve::make(&mut connection, path);
+    Ok(connection)
+}
+
+/// Where the index of the log is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Index {
+    /// In a file beside it, so that an administrator's shell can read the database too.
+    Shared,
+    /// In memory.
+    Private,
+}
+
+fn connect(path: &Path, index: Index) -> Result<Connection, DbError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    if index == Index::Private {
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     reserve::configure(&connection)?;
     schema::migrations().to_latest(&mut connection)?;
-    reserve::make(&mut connection, path);
     Ok(connection)
 }
 

@@ -16,6 +16,9 @@ const FREE_PAGES_MIN: u32 = 64;
 /// Pages in the log after which it is written to the database: 1 MiB, so half of the log is room for one change.
 const CHECKPOINT_PAGES: u32 = 256;
 
+/// Bytes that have to be free before room is taken: the last of a small disk is for agents and packages.
+const DISK_FREE_MIN: u64 = 8 * RESERVE_BYTES as u64;
+
 /// Settings of each connection.
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -24,14 +27,23 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-/// Makes the files as large as they have to be. On a disk that is full already they stay as they are, which is told.
+/// Makes the files as large as they have to be. On a disk that is nearly full they stay as they are, which is told.
 pub(super) fn make(connection: &mut Connection, path: &Path) {
-    match is_there(connection, path).and_then(|is_there| if is_there { Ok(()) } else { grow(connection) }) {
-        Ok(()) => {}
-        Err(error) => {
-            tracing::warn!(%error, "the state database has no room of its own should the disk be full")
-        }
+    let outcome = match is_there(connection, path) {
+        Ok(false) => room(path).and_then(|()| grow(connection).map_err(|error| error.to_string())),
+        Ok(true) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = outcome {
+        tracing::warn!(error, "the state database has no room of its own should the disk be full");
     }
+}
+
+/// Why there is not enough room on the disk.
+fn room(path: &Path) -> Result<(), String> {
+    let free = rustix::fs::statvfs(path).map_err(|error| error.to_string())?;
+    let bytes = free.f_bavail.saturating_mul(free.f_frsize);
+    if bytes < DISK_FREE_MIN { Err(format!("{bytes} of {DISK_FREE_MIN} bytes are free")) } else { Ok(()) }
 }
 
 fn is_there(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {

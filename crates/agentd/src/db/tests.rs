@@ -248,3 +248,13 @@ async fn changes_need_no_room_on_the_disk() {
     assert_eq!(sizes(), before);
     assert!(db.agents().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn without_a_file_for_the_index_it_opens_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // As on a full disk, where the file cannot be made as large as it has to be.
+    std::fs::create_dir(dir.path().join("state.sqlite-shm")).unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    db.put(&record("agent")).await.unwrap();
+    assert_eq!(db.agents().await.unwrap().len(), 1);
+}

@@ -1,15 +1,25 @@
 //! The policies around calls ([`crate::call`]): that of a call with fewer capabilities than its agent, and those of
 //! the two processes that serve calls.
 
-use super::policy::Check::SocketStream;
+use super::policy::Check::{PairStream, SendFlags, SocketStream};
 use super::policy::Verdict::{self, Allow, Check};
 use super::policy::{Row, allowed};
 use super::table::TABLE;
 
 /// The agent's table without Unix sockets and datagrams. A narrower call shares the agent's folders and its loopback,
 /// where a process of the agent may listen: over a Unix socket it could hand out what it has open, and Landlock
-/// before ABI 10 has no rule for datagrams. A pair of sockets that are connected to each other reaches nobody.
-pub(super) static NARROWED: [Row; TABLE.len()] = differing(&[(41, Check(SocketStream))]);
+/// before ABI 10 has no rule for datagrams. A pair of streams that are connected to each other reaches nobody; one of
+/// datagrams can send to others.
+pub(super) static NARROWED: [Row; TABLE.len()] = differing(&[
+    (41, Check(SocketStream)),
+    // sendto, sendmsg
+    (44, Check(SendFlags(3))),
+    (46, Check(SendFlags(2))),
+    // socketpair
+    (53, Check(PairStream)),
+    // sendmmsg
+    (307, Check(SendFlags(3))),
+]);
 
 /// The init that serves calls: what a call may do, since its filter stays in force for the calls, and what making
 /// the sandbox around one takes.

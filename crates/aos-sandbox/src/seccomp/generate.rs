@@ -142,6 +142,9 @@ impl<const N: usize> Program<N> {
             Check::SocketKind => self.socket_kind(EPERM),
             Check::SocketFamily => self.socket_kind(EAFNOSUPPORT),
             Check::SocketStream => self.socket_stream(),
+            Check::PairStream => self.pair_stream(),
+            // MSG_FASTOPEN of linux/socket.h.
+            Check::SendFlags(flags) => self.deny_bits(flags, 0x2000_0000),
             // TIOCSTI, TIOCLINUX, TIOCSETD of asm-generic/ioctls.h; the kernel takes 32 bits of it.
             Check::IoctlRequest => self.deny_values(1, &[0x5412, 0x541c, 0x5423]),
             Check::MemfdFlags => self.memfd_flags(),
@@ -225,6 +228,17 @@ impl<const N: usize> Program<N> {
         self.require_one_of([1, 1, 1], EPERM);
         self.push(load(argument_low(2)));
         self.require_one_of([0, 6, 6], EPERM);
+        self.push(ret(RET_ALLOW));
+    }
+
+    const fn pair_stream(&mut self) {
+        // AF_UNIX; SOCK_STREAM, SOCK_SEQPACKET; the default
+        self.push(load(argument_low(0)));
+        self.require_one_of([1, 1, 1], EPERM);
+        self.extend(&[load(argument_low(1)), instruction(AND, 0, 0, 0xf)]);
+        self.require_one_of([1, 5, 5], EPERM);
+        self.push(load(argument_low(2)));
+        self.require_one_of([0, 0, 0], EPERM);
         self.push(ret(RET_ALLOW));
     }
 

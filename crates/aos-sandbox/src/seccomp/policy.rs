@@ -52,6 +52,8 @@ impl Verdict {
                 Check::PrlimitTarget => (15, 0),
                 Check::SetrlimitResource => (16, 0),
                 Check::SocketStream => (17, 0),
+                Check::PairStream => (18, 0),
+                Check::SendFlags(flags) => (19, flags),
             },
         }
     }
@@ -73,6 +75,12 @@ pub enum Check {
     SocketFamily,
     /// socket(2): families INET, INET6; streams; protocols default, TCP. Else `EPERM`.
     SocketStream,
+    /// socketpair(2): family UNIX; types stream, seqpacket; the default protocol. Else `EPERM`. A datagram socket of a
+    /// pair may send to, and be connected with, any other.
+    PairStream,
+    /// sendto(2) and its kin: `EPERM` for `MSG_FASTOPEN` in the flags, the argument of this index. It connects, and
+    /// Landlock's TCP rules do not see it.
+    SendFlags(u32),
     /// ioctl(2): `EPERM` for TIOCSTI and TIOCLINUX, which type into a terminal, and for TIOCSETD,
     /// which loads line disciplines.
     IoctlRequest,

@@ -85,6 +85,8 @@ fn expected_of_check(check: Check, arguments: [u64; 6]) -> u32 {
         Check::SocketStream => {
             unless(![2, 10].contains(&low[0]) || low[1] & 0xf != 1 || ![0, 6].contains(&low[2]), 1)
         }
+        Check::PairStream => unless(low[0] != 1 || ![1, 5].contains(&(low[1] & 0xf)) || low[2] != 0, 1),
+        Check::SendFlags(index) => unless(low[index as usize] & 0x2000_0000 != 0, 1),
         Check::IoctlRequest => unless([0x5412, 0x541c, 0x5423].contains(&low[1]), 1),
         Check::MemfdFlags => unless(low[1] & 0x18 != 8, 13),
         Check::PrctlOption => unless([35, 62, 0x5961_6d61].contains(&low[0]), 1),
@@ -324,6 +326,35 @@ fn long_trees_are_correct() {
         let wanted = if number % 2 == 0 && number < 4000 { ALLOW } else { errno(1) };
         assert_eq!(run(program.as_slice(), &data(X86_64, number, [0; 6])), wanted, "{number}");
     }
+}
+
+/// What keeps a narrower call from the agent's sockets, whichever way they are reached.
+#[test]
+fn a_narrower_call_differs_in_sockets() {
+    let differs: Vec<(&str, Verdict)> = Policy::Agent
+        .rows()
+        .iter()
+        .zip(Policy::Narrowed.rows())
+        .filter(|(agent, narrowed)| agent.verdict != narrowed.verdict)
+        .map(|(_, narrowed)| (narrowed.name, narrowed.verdict))
+        .collect();
+    let check = Verdict::Check;
+    assert_eq!(
+        differs,
+        [
+            ("socket", check(Check::SocketStream)),
+            ("sendto", check(Check::SendFlags(3))),
+            ("sendmsg", check(Check::SendFlags(2))),
+            ("socketpair", check(Check::PairStream)),
+            ("sendmmsg", check(Check::SendFlags(3))),
+        ]
+    );
+    let filter = Policy::Narrowed.compile();
+    let verdict = |number, arguments| run(filter, &data(X86_64, number, arguments));
+    assert_eq!(verdict(53, [1, 2, 0, 0, 0, 0]), errno(1));
+    assert_eq!(verdict(53, [1, 1 | 0o2_000_000, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(verdict(44, [3, 0, 1, 0x2000_4000, 0, 16]), errno(1));
+    assert_eq!(verdict(44, [3, 0, 1, 0x4000, 0, 16]), ALLOW);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Runs the escape corpus in every situation that the caller can make and prints a table of each.
 //! With `--unit` the one situation is the installed unit `aos-agent@escape.service`, whose user
-//! exists; with `--write-docs` nothing runs and `docs/escape-corpus.md` is written. Ends with 1 if anything escaped, or if
+//! exists; with `--backends` the isolation backends that are named, or all; with `--write-docs` nothing runs and `docs/escape-corpus.md` is written. Ends with 1 if anything escaped, or if
 //! anything that is allowed did not work.
 
 use std::io::Write;
@@ -11,16 +11,17 @@ use aos_escape::runner::{self, Situation, launcher, unit};
 use aos_escape::table;
 
 fn main() -> ExitCode {
-    let result = match std::env::args().nth(1).as_deref() {
+    let mut arguments = std::env::args().skip(1);
+    let result = match arguments.next().as_deref() {
         None => launcher::find()
             .map_err(|error| error.to_string())
             .and_then(|path| run(&path, &Situation::possible())),
         Some("--backends") => launcher::find()
             .map_err(|error| error.to_string())
-            .and_then(|path| run(&path, &Situation::backends())),
+            .and_then(|path| run(&path, &backends(&arguments.collect::<Vec<_>>())?)),
         Some("--unit") => run(Path::new(unit::LAUNCHER), &[Situation::Unit]),
         Some("--write-docs") => write_docs(),
-        Some(_) => Err("usage: escape [--unit | --backends | --write-docs]".to_owned()),
+        Some(_) => Err("usage: escape [--unit | --backends [NAME...] | --write-docs]".to_owned()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -32,6 +33,16 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The situations of the named backends; of all when none is named.
+fn backends(names: &[String]) -> Result<Vec<Situation>, String> {
+    let all = Situation::backends();
+    let is = |situation: &Situation, name: &str| matches!(situation, Situation::Backend(one) if one.name() == name);
+    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|one| is(one, name))) {
+        return Err(format!("no backend `{unknown}`"));
+    }
+    Ok(all.into_iter().filter(|one| names.is_empty() || names.iter().any(|name| is(one, name))).collect())
 }
 
 fn run(launch: &Path, situations: &[Situation]) -> Result<bool, String> {

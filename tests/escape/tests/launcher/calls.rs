@@ -261,6 +261,65 @@ socket.socketpair()
 }
 
 #[test]
+fn a_narrower_call_reaches_no_socket_of_the_agent_by_a_side_door() {
+    // A datagram socket of a pair may send to, and be connected with, any other; and Landlock does not see a
+    // connection that is made by sending (MSG_FASTOPEN).
+    let agent = Agent::start(
+        "
+import socket, sys
+datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); datagrams.bind('/tmp/agent')
+server = socket.socket(); server.bind(('127.0.0.1', 8099)); server.listen()
+print('ready', flush=True); sys.stdin.read()
+",
+        &["listen: 8099"],
+    );
+    let program = "
+import socket
+def attempt(what):
+    try: what(); print('possible')
+    except OSError as error: print(error.strerror)
+def pair(kind): return socket.socketpair(socket.AF_UNIX, kind)[0]
+attempt(lambda: pair(socket.SOCK_DGRAM).sendto(b'x', '/tmp/agent'))
+attempt(lambda: pair(socket.SOCK_DGRAM).connect('/tmp/agent'))
+attempt(lambda: socket.socket().sendto(b'x', socket.MSG_FASTOPEN, ('127.0.0.1', 8099)))
+attempt(lambda: socket.socket().sendmsg([b'x'], [], socket.MSG_FASTOPEN, ('127.0.0.1', 8099)))
+attempt(lambda: pair(socket.SOCK_STREAM))
+attempt(lambda: pair(socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+";
+    let lines = |output: String| output.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(agent.python(program, None)), ["possible"; 6]);
+    let no = "Operation not permitted";
+    assert_eq!(lines(agent.python(program, Some(&[]))), [no, no, no, no, "possible", "possible"]);
+}
+
+#[test]
+fn the_working_directory_is_not_one_that_the_launcher_has_open() {
+    // The agent puts the link where a command will be told to work. Through it the process that becomes the call, which
+    // still has what the init has open, would stand outside the tree, where chmod, stat and connect are no matter
+    // of Landlock's.
+    let agent = Agent::start(
+        "
+import os, sys
+for number in range(3, 40): os.symlink(f'/proc/self/fd/{number}', f'/tmp/{number}')
+os.symlink('/proc/self/root/tmp', '/tmp/root'); os.mkdir('/tmp/folder'); os.symlink('folder', '/tmp/plain')
+print('ready', flush=True); sys.stdin.read()
+",
+        &[],
+    );
+    let at = |path: &str| CallRequest {
+        cwd: Some(path.parse().unwrap()),
+        ..command(&["/usr/bin/python3", "-c", "import os; print(os.getcwd())"])
+    };
+    for path in
+        (3..40).map(|number| format!("/tmp/{number}")).chain(["/tmp/root", "/proc/self/fd/3"].map(Into::into))
+    {
+        let (answer, output) = agent.call(&at(&path));
+        assert!(matches!(answer, CallAnswer::NotStarted { .. }), "{path}: {answer:?} {output}");
+    }
+    assert_eq!(agent.call(&at("/tmp/plain")).1, "/tmp/folder\n");
+}
+
+#[test]
 fn what_was_granted_below_a_folder_of_every_agent_is_kept_from_a_narrower_call() {
     let agent = Agent::waiting(&["file_read: /etc/ld.so.conf.d/**", "file_read: /etc/fstab"]);
     let program = "

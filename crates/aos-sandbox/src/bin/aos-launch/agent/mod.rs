@@ -5,11 +5,13 @@ pub(crate) mod limits;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use aos_sandbox::plan::SandboxPlan;
 use aos_sys::{process, seccomp, signal};
-use rustix::fs::{Access, access};
-use rustix::process::{chdir, setsid};
+use rustix::fs::{Access, CWD, Mode, OFlags, ResolveFlags, access, openat2};
+use rustix::io::Errno;
+use rustix::process::{fchdir, setsid};
 
 use crate::error::{self, Context, LaunchError, Layer, fail};
 use crate::landlock;
@@ -44,7 +46,7 @@ fn become_agent(
     // A session of its own has no controlling terminal.
     setsid().layer(Layer::Process, "cannot leave the session")?;
     limits::apply(&plan.rlimits)?;
-    chdir(plan.program.cwd.as_path()).layer(Layer::Directory, &plan.program.cwd)?;
+    enter(plan.program.cwd.as_path()).layer(Layer::Directory, &plan.program.cwd)?;
     let landlock = landlock::apply(plan)?;
     probes.check_landlock(plan)?;
     signal::reset_for_exec().layer(Layer::Process, "cannot reset signals")?;
@@ -56,6 +58,13 @@ fn become_agent(
     sender.in_force(&report::summary(&report), &bytes)?;
     process::exec(&program.path, &program.arguments, &program.environment)
         .layer(Layer::Exec, format!("cannot execute {}", program.path.to_string_lossy()))
+}
+
+/// Makes a directory of the tree the working directory. Not by a link of `/proc`: what is on the way may be the agent's,
+/// from an earlier run or beside a call, and this process has folders open that are outside the tree.
+fn enter(directory: &Path) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fchdir(openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?)
 }
 
 /// The program in the form that the kernel takes.

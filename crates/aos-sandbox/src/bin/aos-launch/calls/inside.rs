@@ -101,8 +101,10 @@ impl Inside {
             Ok(Fork::Child) => std::process::exit(i32::from(self.become_call(request, parts))),
             Err(error) => {
                 let failed = fail::<()>(Layer::Process, format!("cannot fork the call: {error}"));
-                if let (Err(error), Some(mut sender)) = (failed, parts.sender()) {
-                    sender.tell(&error);
+                if let Err(error) = failed {
+                    if let Some(mut sender) = parts.sender() {
+                        sender.tell(&error);
+                    }
                     self.tell_end(number, i32::from(error.layer().exit_status()) << 8);
                 }
             }
