@@ -117,6 +117,10 @@ def strangers(checks, machine):
     checks.check("nor does the agent", done.out == "False False\n", done.text)
     key = machine.sh("stat -c '%U %a' /var/lib/aos/control.key")
     checks.check("the key is the supervisor's", key.out.strip() == "aos 600", key.text)
+    done = machine.run("ln", "-s", "/etc", "/run/aos-agents/link", user="aos")
+    folder = machine.sh("stat -c '%U' /run/aos-agents; ls /run/aos-agents")
+    checks.check("the supervisor puts no link where systemd makes folders as root",
+                 done.code != 0 and folder.out.startswith("root\n") and "link" not in folder.out, done.text + folder.text)
     machine.run("python3", "-c", reach)
     checks.succeeds("what has no key does no harm", python(machine, "print('still')"), "still")
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::process::Signal;
 
@@ -28,31 +28,6 @@ pub fn wait() -> io::Result<Signal> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// A descriptor that is readable while a signal is pending, for a process that has blocked all.
-pub fn descriptor() -> io::Result<OwnedFd> {
-    let set = full_set()?;
-    // SAFETY: the set is initialised; -1 asks for a new descriptor.
-    let number =
-        unsafe { libc::signalfd(-1, std::ptr::from_ref(&set), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    checked(number)?;
-    // SAFETY: the call has just opened the descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Takes one pending signal from a [`descriptor`]; `None` when there is none.
-pub fn take(descriptor: impl AsFd) -> io::Result<Option<Signal>> {
-    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-    match rustix::io::read(descriptor, &mut info) {
-        Ok(length) if length == info.len() => {}
-        Ok(_) => return Err(io::Error::other("a signal's description is cut off")),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    }
-    // `ssi_signo` is the first field (signalfd(2)).
-    let number = info.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-    from_number(number).map(Some)
 }
 
 /// Has SIGIO sent to the calling process when a descriptor becomes readable, and reading from it not

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aos_sandbox::call::{AGENT_OUT_OF_MEMORY, CALLS_MAX, CallAnswer, CallEnd, CallRequest, Refusal};
 use aos_sandbox::launch::notify::Notifier;
-use aos_sys::signal;
+use aos_sys::pending::Pending;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -49,6 +49,8 @@ struct Call {
     /// The wait status of its first process.
     ended: Option<u32>,
     timed_out: bool,
+    /// Nobody waits for the answer.
+    given_up: bool,
 }
 
 /// What the process that becomes the command has reported.
@@ -70,9 +72,9 @@ impl Calls {
     /// Serves calls and passes signals on until `child`, the init, has ended; then its status. What goes on then
     /// has ended with it.
     pub(crate) fn serve(mut self, child: Pid, notifier: Option<&Notifier>) -> Result<u8, LaunchError> {
-        let signals = signal::descriptor().layer(Layer::Process, "cannot listen for signals")?;
+        let signals = Pending::open().layer(Layer::Process, "cannot listen for signals")?;
         loop {
-            while let Some(signal) = signal::take(&signals).layer(Layer::Process, "cannot read a signal")? {
+            while let Some(signal) = signals.take().layer(Layer::Process, "cannot read a signal")? {
                 supervise::pass_on(child, signal)?;
             }
             if let Some(status) = supervise::reap(child, |_, _| {})? {
@@ -102,11 +104,15 @@ impl Calls {
     }
 
     /// Waits until something can be done.
-    fn wait(&self, signals: &OwnedFd) -> Result<(), LaunchError> {
+    fn wait(&self, signals: &Pending) -> Result<(), LaunchError> {
         let mut waiting: Vec<PollFd<'_>> =
-            [signals, self.control.socket(), &self.init].map(|one| PollFd::new(one, PollFlags::IN)).into();
+            vec![PollFd::new(signals, PollFlags::IN), PollFd::new(self.control.socket(), PollFlags::IN)];
+        waiting.push(PollFd::new(&self.init, PollFlags::IN));
         for call in self.going_on.values().filter(|call| call.ended.is_none()) {
-            waiting.push(PollFd::new(&call.answer, PollFlags::IN));
+            // A closed end stays readable: it would be looked at without a pause until the call's end.
+            if !call.given_up {
+                waiting.push(PollFd::new(&call.answer, PollFlags::IN));
+            }
             if let Start::Under { pipe, .. } = &call.start {
                 waiting.push(PollFd::new(pipe, PollFlags::IN));
             }
@@ -123,7 +129,8 @@ impl Calls {
         let now = Instant::now();
         let of_call = |call: &Call| match call.ended {
             Some(_) => Some(REMOVAL_INTERVAL),
-            None if call.timed_out => None,
+            // It is being killed; the init may still have to make it.
+            None if call.timed_out || call.given_up => Some(REMOVAL_INTERVAL),
             None => call.deadline.map(|deadline| deadline.saturating_duration_since(now)),
         };
         self.going_on.values().filter_map(of_call).min()
@@ -166,7 +173,16 @@ impl Calls {
             Ok(pipe) => {
                 let deadline = request.timeout_ms.map(|timeout| began + Duration::from_millis(timeout));
                 let start = Start::Under { pipe, bytes: Vec::new() };
-                let call = Call { answer: own, group, began, deadline, start, ended: None, timed_out: false };
+                let call = Call {
+                    answer: own,
+                    group,
+                    began,
+                    deadline,
+                    start,
+                    ended: None,
+                    timed_out: false,
+                    given_up: false,
+                };
                 self.going_on.insert(number, call);
                 Ok(())
             }
@@ -221,7 +237,8 @@ impl Calls {
             call.read_report();
             if call.ended.is_none() {
                 call.timed_out |= call.deadline.is_some_and(|deadline| deadline <= now);
-                if call.timed_out || call.is_given_up() {
+                call.given_up = call.given_up || call.is_given_up();
+                if call.timed_out || call.given_up {
                     kill(call.group.as_ref(), &self.init, *number);
                 }
                 continue;
@@ -319,7 +336,7 @@ impl Call {
     }
 }
 
-/// Ends the processes of a call: all of its group, or without one its first process and what is in its session.
+/// Ends the processes of a call: all of its group, or without one its first process and what is in the process group of that.
 fn kill(group: Option<&Group>, init: &OwnedFd, number: u32) {
     let done = match group {
         Some(group) => group.kill(),
