@@ -30,7 +30,7 @@ use crate::Start;
 use crate::error::{Context, LaunchError, Layer, fail};
 use crate::runtime::PASSED_ON;
 
-/// For the boot and the launcher inside: three seconds with KVM, ten without on a machine of today.
+/// For the boot and the launcher inside: some ten seconds without KVM on a machine of today.
 const BOOT: Duration = Duration::from_secs(110);
 /// What a pipe that is ready takes without a wait (`PIPE_BUF` of pipe(7)).
 const WRITE_MAX: usize = 4096;
